@@ -1,0 +1,144 @@
+/* model_args.c - from -m and its companions to an open model. */
+#include "model_args.h"
+
+#include <stdlib.h>
+
+#include "term.h"
+#include "textio.h"
+
+#define MODEL_OPTION                                                                            \
+    {                                                                                           \
+        "model", 'm', OPTION_TEXT, "FILE", NULL,                                                \
+            "The checkpoint: .pth, safetensors, GGUF or rwkv.cpp .bin, recognised by content.", \
+            offsetof(model_args, model), 0, 0                                                   \
+    }
+#define VOCAB_OPTION                                                                             \
+    {                                                                                            \
+        "vocab", 0, OPTION_TEXT, "FILE", NULL,                                                   \
+            "Vocabulary; otherwise the one in the checkpoint, beside it, or in the data folder " \
+            "($XDG_DATA_HOME/corvid).  \"bytes\" is the byte-level one.",                        \
+            offsetof(model_args, vocab), 0, 0                                                    \
+    }
+
+const cli_option vocab_table[] = { MODEL_OPTION, VOCAB_OPTION, { 0 } };
+
+const cli_option model_table[] = {
+    MODEL_OPTION,
+    VOCAB_OPTION,
+    { "threads", 0, OPTION_COUNT, "N", "0",
+      "Threads; 0 is as many as the process may use. Results do not depend on it.",
+      offsetof(model_args, threads), 0, 1024 },
+    { "chunk", 0, OPTION_COUNT, "N", "0", "Tokens of one pass while reading text; 0 is 128.",
+      offsetof(model_args, chunk), 0, 1024 },
+    { "gn-eps", 0, OPTION_REAL, "X", "0",
+      "Group-norm epsilon of RWKV-5; 0 is the official 64e-5. Files made for rwkv.cpp give its "
+      "figures with 1e-5.",
+      offsetof(model_args, gn_eps), 0, 1 },
+    { "memory-limit", 0, OPTION_BYTES, "SIZE", "0",
+      "Refuse a model that takes more, as 800M or 4G; 0 is what the machine has available.",
+      offsetof(model_args, memory_limit), 0, 0 },
+    { "cpu", 0, OPTION_CHOICE, "ref|avx2|avx512|neon", NULL,
+      "Force a level of kernels; otherwise the best one this processor has.",
+      offsetof(model_args, cpu), 0, 0 },
+    { 0 }
+};
+
+int model_args_need(const model_args *args)
+{
+    if (args->model && *args->model) return 0;
+    return fail(EXIT_USAGE,
+                "no model: point at a checkpoint with -m FILE or the variable CORVID_MODEL.\n"
+                "Any official RWKV-4 to RWKV-7 file will do (.pth, safetensors, GGUF, rwkv.cpp "
+                ".bin), for example one from huggingface.co/BlinkDL");
+}
+
+static void on_log(void *ctx, corvid_log_level level, const char *text)
+{
+    (void)ctx;
+    if (level >= CORVID_LOG_WARNING)
+        warn("%s", text);
+    else if (level == CORVID_LOG_INFO)
+        note("%s", text);
+}
+
+char *model_args_folder(void)
+{
+    return cli_user_path("XDG_DATA_HOME", ".local/share", NULL);
+}
+
+void model_args_options(const model_args *args, char *vocab_folder, void *bar,
+                        corvid_model_options *options)
+{
+    corvid_model_defaults(options);
+    options->n_threads = (size_t)args->threads;
+    options->chunk = (size_t)args->chunk;
+    options->cpu = args->cpu;
+    options->group_norm_eps = (float)args->gn_eps;
+    options->vocab = args->vocab;
+    options->vocab_folder = vocab_folder;
+    options->memory_limit = args->memory_limit;
+    options->log = on_log;
+    options->progress = bar ? progress_show : NULL;
+    options->cancel = term_cancel;
+    options->callback_ctx = bar;
+}
+
+corvid_model_info model_args_info(const corvid_model *model)
+{
+    corvid_model_info info = { .struct_size = sizeof info };
+    corvid_model_get_info(model, &info, NULL);
+    return info;
+}
+
+static void note_estimate(const char *path, const corvid_model_options *options)
+{
+    corvid_memory m;
+    if (!term_verbose() || corvid_memory_estimate(path, options, &m, NULL)) return;
+    char total[SIZE_TEXT], free_now[SIZE_TEXT];
+    note("%s: takes %s in memory, %s available", path,
+         cli_size_text(m.weights + m.workspace + m.state, total),
+         m.available ? cli_size_text(m.available, free_now) : "an unknown amount");
+}
+
+static void note_model(const corvid_model *model, double seconds)
+{
+    corvid_model_info i = model_args_info(model);
+    note("%s (%s), %zu layers of width %zu, %.1f M parameters, mostly %s; vocabulary %s; "
+         "%s kernels, %zu threads; opened in %.2f s",
+         i.arch, i.format, i.n_layers, i.n_embd, (double)i.n_parameters / 1e6, i.weight_type,
+         i.tokenizer ? i.tokenizer : "none", i.cpu, i.n_threads, seconds);
+}
+
+/* Opens the file, or, without one, draws random weights of a shape. */
+static int open_either(const model_args *args, const char *shape, const char *type,
+                       corvid_model **model)
+{
+    progress bar;
+    char *folder = model_args_folder();
+    corvid_model_options options;
+    model_args_options(args, folder, &bar, &options);
+    if (!shape) note_estimate(args->model, &options);
+    progress_begin(&bar, "loading");
+    /* The model keeps callback_ctx for its cancel callback, which does not use it; progress is
+     * reported only while opening, so the bar may live here. */
+    corvid_error err;
+    corvid_status status = shape ? corvid_model_random(shape, type, 1, &options, model, &err)
+                                 : corvid_model_open(args->model, &options, model, &err);
+    progress_end(&bar);
+    free(folder);
+    if (status) return fail_with(&err);
+    note_model(*model, term_seconds() - bar.started);
+    return 0;
+}
+
+int model_args_open(const model_args *args, corvid_model **model)
+{
+    int code = model_args_need(args);
+    return code ? code : open_either(args, NULL, NULL, model);
+}
+
+int model_args_random(const model_args *args, const char *shape, const char *type,
+                      corvid_model **model)
+{
+    return open_either(args, shape, type, model);
+}

@@ -1,0 +1,299 @@
+/* corvid.h - RWKV language models in C: open a checkpoint, feed tokens, read the scores.
+ *
+ * A *model* is the weights of a checkpoint: immutable, shared by any number of streams and threads.
+ * A *stream* is one sequence being read or written: a state of fixed size and a position in it.
+ * The state is a value: it is copied, saved, loaded and compared, and costs the same after one
+ * token as after a million.
+ *
+ *     corvid_model *model;   corvid_stream *stream;   corvid_error err;
+ *     if (corvid_model_open("rwkv7.pth", NULL, &model, &err)) { puts(err.text); return 1; }
+ *     if (corvid_stream_new(model, &stream, &err)) ...
+ *     if (corvid_feed(stream, tokens, n, logits, &err)) ...
+ *     next = corvid_sample(sampler, logits);
+ *
+ * Every call returns a corvid_status and fills *err (which may be NULL) with a sentence.  The
+ * library prints nothing, never exits, reads no environment variable and keeps no global state.
+ * Work is done on a team of threads that belongs to the model; two threads that feed streams of one
+ * model take turns.  Results are bit for bit the same on any number of threads and whatever else is
+ * in the batch (tests/property/).
+ *
+ * Options are structs: fill them with their _defaults() function, then set fields by name. */
+#ifndef CORVID_H
+#define CORVID_H
+
+#include "corvid_base.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CORVID_VERSION_MAJOR 0
+#define CORVID_VERSION_MINOR 1
+#define CORVID_VERSION_PATCH 0
+
+/* "0.1.0": of the library that runs, which need not be the one compiled against. */
+CORVID_API const char *corvid_version(void);
+
+/* ---- Models ---------------------------------------------------------------------------------- */
+
+typedef struct corvid_model corvid_model;
+
+typedef struct corvid_model_options {
+    size_t struct_size;                /* set by corvid_model_defaults                          */
+    size_t n_threads;                  /* 0: as many as the process may use, at most 64         */
+    size_t chunk;                      /* rows of one pass (1..1024); 0: 128                    */
+    const char *cpu;                   /* "ref", "avx2", "avx512", "neon"; NULL: the best       */
+    float group_norm_eps;              /* v5 only; 0: the official 64e-5.  Files made for
+                                            rwkv.cpp reproduce its figures with 1e-5              */
+    const char *vocab;                 /* vocabulary file, or NULL: in the checkpoint, then
+                                            beside it, then in vocab_folder                       */
+    const char *vocab_folder;          /* NULL: none                                            */
+    uint64_t memory_limit;             /* bytes; 0: what the machine has available              */
+    const corvid_allocator *allocator; /* NULL: malloc; must outlive the model                  */
+    corvid_log_fn log;                 /* NULL: silent                                          */
+    corvid_progress_fn progress;       /* bytes of weights laid out while opening               */
+    corvid_cancel_fn cancel;           /* asked while opening and between chunks of feeding     */
+    void *callback_ctx;                /* first argument of the three callbacks above           */
+} corvid_model_options;
+
+CORVID_API void corvid_model_defaults(corvid_model_options *options);
+
+/* Opens a checkpoint: .pth, safetensors, GGUF or rwkv.cpp ggml, recognised by its first bytes;
+ * the version of the architecture is read off tensor names and shapes.  The vocabulary is not
+ * needed to feed tokens: when none is found the model opens and tokenizing reports what to do.
+ *   options  may be NULL
+ * CORVID_E_FILE, CORVID_E_FORMAT, CORVID_E_MEMORY (said before anything large is allocated). */
+CORVID_API corvid_status corvid_model_open(const char *path, const corvid_model_options *options,
+                                           corvid_model **model, corvid_error *err);
+
+/* A model of random weights, for benchmarks: shape "rwkv7-0.1b", "rwkv4-169m", ... (see
+ * corvid_shape_name), type "f32", "f16", "bf16" or a quantized type. */
+CORVID_API corvid_status corvid_model_random(const char *shape, const char *type, uint64_t seed,
+                                             const corvid_model_options *options,
+                                             corvid_model **model, corvid_error *err);
+
+/* The i-th known shape name, NULL past the end. */
+CORVID_API const char *corvid_shape_name(size_t i);
+
+/* Frees a model.  Its streams must be gone.  NULL is fine. */
+CORVID_API void corvid_model_close(corvid_model *model);
+
+typedef struct corvid_model_info {
+    size_t struct_size;      /* set by the caller to sizeof *info                     */
+    const char *arch;        /* "rwkv4", "rwkv5.0", "rwkv5.1", "rwkv5.2", "rwkv6", "rwkv7" */
+    const char *format;      /* "pth", "safetensors", "gguf", "ggml", "random"        */
+    const char *weight_type; /* of the largest share of the weights                   */
+    const char *cpu;         /* the kernels in use                                    */
+    const char *tokenizer;   /* "world", "20b", "bytes", or NULL: none found          */
+    size_t n_vocab, n_embd, n_layers, n_att, n_ffn, n_heads, head_size;
+    uint64_t n_parameters;
+    uint64_t weight_bytes;    /* in memory                                             */
+    uint64_t workspace_bytes; /* one per model, independent of the number of streams   */
+    uint64_t state_bytes;     /* of one stream                                         */
+    uint64_t fingerprint;     /* of the weights; a state fits one fingerprint          */
+    size_t n_threads;
+} corvid_model_info;
+
+CORVID_API corvid_status corvid_model_get_info(const corvid_model *model, corvid_model_info *info,
+                                               corvid_error *err);
+
+typedef struct corvid_memory {
+    uint64_t weights, workspace, state; /* bytes; state is for one stream */
+    uint64_t available;                 /* on this machine now; 0: unknown */
+} corvid_memory;
+
+/* What opening path would take, read from the header alone. */
+CORVID_API corvid_status corvid_memory_estimate(const char *path,
+                                                const corvid_model_options *options,
+                                                corvid_memory *memory, corvid_error *err);
+
+/* ---- Streams --------------------------------------------------------------------------------- */
+
+typedef struct corvid_stream corvid_stream;
+
+/* A stream at position 0.  It begins with the zero state, or with the model's own initial state
+ * (time_state tensors of a state-tuned checkpoint). */
+CORVID_API corvid_status corvid_stream_new(corvid_model *model, corvid_stream **stream,
+                                           corvid_error *err);
+CORVID_API void corvid_stream_free(corvid_stream *stream);
+
+/* Back to position 0. */
+CORVID_API void corvid_stream_reset(corvid_stream *stream);
+
+/* Tokens fed so far. */
+CORVID_API uint64_t corvid_stream_position(const corvid_stream *stream);
+
+/* dst becomes what src is; both belong to one model, else CORVID_E_MISMATCH. */
+CORVID_API corvid_status corvid_stream_copy(corvid_stream *dst, const corvid_stream *src,
+                                            corvid_error *err);
+
+/* Feeds n tokens and gives the scores of what may come next.
+ *
+ *   tokens  [n]        ids in 0 .. n_vocab-1; n = 0 changes nothing and writes no logits
+ *   logits  [n_vocab]  out: natural log, not normalised; NULL if not wanted
+ *
+ * Time O(n), nothing is allocated.  Cutting the tokens into several calls changes no bit
+ * (tests/property/).  CORVID_E_ARGUMENT: an id out of range, the stream is unchanged.
+ * CORVID_E_CANCELLED: stopped between chunks; corvid_stream_position says where. */
+CORVID_API corvid_status corvid_feed(corvid_stream *stream, const int32_t *tokens, size_t n,
+                                     float *logits, corvid_error *err);
+
+/* The same, with the scores after every token: logits [n][n_vocab]. */
+CORVID_API corvid_status corvid_feed_all(corvid_stream *stream, const int32_t *tokens, size_t n,
+                                         float *logits, corvid_error *err);
+
+/* Feeds n tokens and gives, for each, how likely it was before it was fed.
+ *   scores   [n]  out: natural log of the probability of tokens[i] given all before it.  scores[0]
+ *                 needs the prediction before the first token: previous [n_vocab] are the logits of
+ *                 the call before, or NULL: scores[0] is then 0
+ *   greedy   [n]  out: 1 where tokens[i] was the most likely one; may be NULL
+ *   logits        out: as corvid_feed; may be NULL */
+CORVID_API corvid_status corvid_score(corvid_stream *stream, const int32_t *tokens, size_t n,
+                                      const float *previous, double *scores, unsigned char *greedy,
+                                      float *logits, corvid_error *err);
+
+/* One stream's share of a batch. */
+typedef struct corvid_batch_item {
+    corvid_stream *stream; /* each stream at most once                              */
+    const int32_t *tokens;
+    size_t n;
+    float *logits; /* [n_vocab] after its last token; NULL if not wanted    */
+} corvid_batch_item;
+
+/* Feeds several streams of one model in one pass over its weights.  Bit for bit what feeding them
+ * one by one gives.  On an error no stream is changed, but for CORVID_E_CANCELLED. */
+CORVID_API corvid_status corvid_feed_batch(const corvid_batch_item *items, size_t n_items,
+                                           corvid_error *err);
+
+/* ---- States ---------------------------------------------------------------------------------- */
+
+/* Saves a stream's state and position to a file: checksummed, and written so that the old file
+ * stays whole until the new one is (CORVID_E_WRITE otherwise). */
+CORVID_API corvid_status corvid_state_save(const corvid_stream *stream, const char *path,
+                                           corvid_error *err);
+
+/* Loads what corvid_state_save wrote (CORVID_E_MISMATCH when it is another model's), or an official
+ * state-tuning file (.pth with blocks.*.att.time_state; position becomes 0).  On an error the
+ * stream is unchanged. */
+CORVID_API corvid_status corvid_state_load(corvid_stream *stream, const char *path,
+                                           corvid_error *err);
+
+/* The state as numbers, in the order of the reference files: per layer the shift vector of the
+ * channel mix [C], that of the time mix [C], then v4: aa, bb, pp [C] each; v5, v6, v7:
+ * S [head][value][key].  corvid_state_floats counts them. */
+CORVID_API size_t corvid_state_floats(const corvid_model *model);
+CORVID_API corvid_status corvid_state_get(const corvid_stream *stream, float *values,
+                                          corvid_error *err);
+CORVID_API corvid_status corvid_state_set(corvid_stream *stream, const float *values,
+                                          uint64_t position, corvid_error *err);
+
+/* ---- Text ------------------------------------------------------------------------------------ */
+
+typedef struct corvid_tokenizer corvid_tokenizer;
+
+/* From a vocabulary file: rwkv_vocab_v20230424.txt, a GPT-NeoX tokenizer.json, or a GGUF that holds
+ * one; "bytes" stands for the byte-level vocabulary of 256. */
+CORVID_API corvid_status corvid_tokenizer_open(const char *path, corvid_tokenizer **tokenizer,
+                                               corvid_error *err);
+CORVID_API void corvid_tokenizer_close(corvid_tokenizer *tokenizer);
+
+/* The model's own, borrowed from it.  CORVID_E_FILE when none was found: the text says what to
+ * download and where to put it.  CORVID_E_MISMATCH when the one found does not fit the model. */
+CORVID_API corvid_status corvid_model_tokenizer(const corvid_model *model,
+                                                const corvid_tokenizer **tokenizer,
+                                                corvid_error *err);
+
+/* Encodes n bytes of text.
+ *   ids    [capacity]  out; NULL to ask for the count alone
+ *   count              out: how many there are, also when there was no room for all
+ * CORVID_E_ARGUMENT when capacity is too small (nothing useful is in ids then). */
+CORVID_API corvid_status corvid_tokenize(const corvid_tokenizer *tokenizer, const char *text,
+                                         size_t n, int32_t *ids, size_t capacity, size_t *count,
+                                         corvid_error *err);
+
+/* The bytes of one token, borrowed; *n = 0 for ids that have no text. */
+CORVID_API const char *corvid_token_bytes(const corvid_tokenizer *tokenizer, int32_t id, size_t *n);
+CORVID_API size_t corvid_tokenizer_size(const corvid_tokenizer *tokenizer);
+CORVID_API const char *corvid_tokenizer_name(const corvid_tokenizer *tokenizer);
+
+/* How many of the n bytes end on a whole UTF-8 character: what a stream may show now. */
+CORVID_API size_t corvid_utf8_complete(const char *bytes, size_t n);
+
+/* ---- Sampling -------------------------------------------------------------------------------- */
+
+typedef struct corvid_logit_bias {
+    int32_t token;
+    float bias; /* added to the logit; -INFINITY bans the token */
+} corvid_logit_bias;
+
+typedef struct corvid_sampler_options {
+    size_t struct_size;
+    float temperature;             /* 0: greedy; default 1.  Applied after truncation, as the
+                                            official sampler does [sample.order]                  */
+    float top_p;                   /* 0.5; keeps the likeliest tokens that reach this mass  */
+    size_t top_k;                  /* 0: off                                                */
+    float min_p;                   /* 0: off; drops what is below min_p times the maximum   */
+    float typical;                 /* 0: off; locally typical sampling, the mass tau kept   */
+    float presence, frequency;     /* penalties; 0: off                                     */
+    float penalty_decay;           /* 0.996 per token                                       */
+    const corvid_logit_bias *bias; /* copied                                                */
+    size_t n_bias;
+    uint64_t seed;
+} corvid_sampler_options;
+
+typedef struct corvid_sampler corvid_sampler;
+
+CORVID_API void corvid_sampler_defaults(corvid_sampler_options *options);
+
+/* A sampler for vocabularies of n_vocab tokens; it allocates everything here.
+ *   digits  [n_vocab] or NULL: marks tokens that are part of " \t0123456789", whose count the
+ *           official frequency penalty does not raise; corvid_sampler_for fills it from a tokenizer */
+CORVID_API corvid_status corvid_sampler_new(size_t n_vocab, const corvid_sampler_options *options,
+                                            const corvid_tokenizer *tokenizer,
+                                            corvid_sampler **sampler, corvid_error *err);
+CORVID_API void corvid_sampler_free(corvid_sampler *sampler);
+
+/* Draws the next token from logits [n_vocab] (unchanged) and counts it for the penalties.
+ * Non-finite logits other than -INFINITY give -1. */
+CORVID_API int32_t corvid_sample(corvid_sampler *sampler, const float *logits);
+
+/* Forgets the tokens seen and starts the random sequence anew. */
+CORVID_API void corvid_sampler_reset(corvid_sampler *sampler, uint64_t seed);
+
+/* ---- Files ----------------------------------------------------------------------------------- */
+
+typedef struct corvid_convert_options {
+    size_t struct_size;
+    const char *type;            /* NULL: keep; f32 bf16 f16 q8 q6 q5 q4, or a GGUF type  */
+    const char *format;          /* NULL: by the target's extension; "gguf", "safetensors" */
+    const char *vocab;           /* vocabulary file to put inside; NULL: none             */
+    corvid_progress_fn progress; /* bytes read                                            */
+    corvid_cancel_fn cancel;
+    corvid_log_fn log;
+    void *callback_ctx;
+} corvid_convert_options;
+
+CORVID_API void corvid_convert_defaults(corvid_convert_options *options);
+
+/* Converts any readable checkpoint, or "random:SHAPE" (corvid_shape_name), to GGUF or safetensors.
+ * Tensors whose type does not change keep every bit.  The target appears whole or not at all. */
+CORVID_API corvid_status corvid_convert(const char *in, const char *out,
+                                        const corvid_convert_options *options, corvid_error *err);
+
+/* One tensor of a checkpoint, for listings. */
+typedef struct corvid_tensor_info {
+    const char *name, *type;
+    size_t n_dims, dims[8]; /* outermost first */
+    uint64_t bytes;
+} corvid_tensor_info;
+
+/* Calls each(ctx, info) for every tensor of a checkpoint, in name order, without loading it. */
+CORVID_API corvid_status corvid_checkpoint_list(const char *path,
+                                                void (*each)(void *ctx,
+                                                             const corvid_tensor_info *info),
+                                                void *ctx, corvid_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

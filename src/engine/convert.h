@@ -1,0 +1,41 @@
+/* convert.h - one checkpoint format into another. */
+#ifndef CV_CONVERT_H
+#define CV_CONVERT_H
+
+#include "models/source.h"
+
+typedef struct cv_convert_settings {
+    cv_format format;  /* CV_GGUF or CV_SAFETENSORS                           */
+    bool keep;         /* types stay as they are                              */
+    cv_dtype type;     /* of the matrices, otherwise                          */
+    const char *vocab; /* vocabulary file to put inside, or NULL              */
+    corvid_progress_fn progress;
+    corvid_cancel_fn cancel;
+    corvid_log_fn log;
+    void *ctx;
+} cv_convert_settings;
+
+corvid_status cv_convert(const corvid_allocator *mem, const char *in, const char *out,
+                         const cv_convert_settings *settings, corvid_error *err);
+
+/* A growing list of metadata for a writer; texts live in the arena. */
+typedef struct cv_meta_list {
+    cv_arena *arena;
+    cv_meta *items;
+    size_t n, capacity;
+} cv_meta_list;
+
+corvid_status cv_meta_add_text(cv_meta_list *list, const char *key, const char *text, size_t n,
+                               corvid_error *err);
+corvid_status cv_meta_add_int(cv_meta_list *list, const char *key, int64_t value,
+                              corvid_error *err);
+corvid_status cv_meta_add(cv_meta_list *list, const cv_meta *meta, corvid_error *err);
+
+/* What llama.cpp needs to know about a model, and the vocabulary. (gguf_keys.c) */
+corvid_status cv_gguf_keys(const cv_source *source, const cv_convert_settings *settings,
+                           size_t rescale_every, cv_meta_list *list, corvid_error *err);
+corvid_status cv_vocabulary_keys(const corvid_allocator *mem, const cv_source *source,
+                                 const cv_convert_settings *settings, cv_meta_list *list,
+                                 corvid_error *err);
+
+#endif

@@ -1,0 +1,96 @@
+/* kernels.h - the table of functions that do the arithmetic, one table per instruction set.
+ *
+ * ref.c is plain C and complete; x86_avx2.c, x86_avx512.c and arm_neon.c fill the same table with
+ * the text of simd_body.h over their own vectors.  tests/kernels/ compares every entry with ref.
+ * A kernel computes one thread's part, allocates nothing and never waits.
+ *
+ * All sums run in a fixed order that depends on the shapes alone: neither on the number of rows
+ * computed together nor on how panels are cut between threads. */
+#ifndef CV_KERNELS_H
+#define CV_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cpu.h"
+
+#define CV_PANEL ((size_t)16)  /* output rows that lie side by side                   */
+#define CV_FOLD  ((size_t)256) /* inputs summed in one chain before it is folded in   */
+
+/* How the weights of a panel are stored; the value is always taken to f32 before it is used. */
+typedef enum cv_layout {
+    CV_LAYOUT_F32,  /* [cols][16] float                                    */
+    CV_LAYOUT_F16,  /* [cols][16] half                                     */
+    CV_LAYOUT_BF16, /* [cols][16] bfloat16                                 */
+    CV_LAYOUT_Q8    /* [cols/group] of { float scale[16]; float min[16] if
+                                           has_min; int8 q[group][16] }: w = q * scale + min   */
+} cv_layout;
+
+/* A weight matrix [rows][cols] in panels of 16 rows; the last one is padded with zeros. */
+typedef struct cv_matrix {
+    size_t rows, cols;
+    cv_layout layout;
+    size_t group; /* Q8: inputs per scale, 16 or 32 (divides CV_FOLD)    */
+    bool has_min; /* Q8                                                  */
+    size_t panel_bytes;
+    const unsigned char *panels; /* [ceil(rows / 16)][panel_bytes], 64-byte aligned     */
+} cv_matrix;
+
+/* Floats of scratch a matmul of T rows needs: two panels and T rows of CV_FOLD inputs in f32. */
+static inline size_t cv_matmul_scratch(size_t T)
+{
+    return CV_FOLD * (2 * CV_PANEL + T);
+}
+
+typedef struct cv_kernels {
+    cv_cpu_level level;
+
+    /* y[t][i] = (add ? y[t][i] : 0) + sum_j W[i][j] x[t][j] for the rows i of panels [lo, hi).
+     *   x [T][ldx], y [T][ldy]; y may not alias x; columns of y beyond W->rows are not touched.
+     *   scratch [cv_matmul_scratch(T)], 64-byte aligned. */
+    void (*matmul)(const cv_matrix *W, size_t lo, size_t hi, size_t T, const float *x, size_t ldx,
+                   float *y, size_t ldy, bool add, float *scratch);
+
+    /* RWKV-4 [v4.wkv] for channels [0, n) of T tokens; rows of k, v, y are ld apart.
+     *   w [n] = -exp(time_decay) < 0, u [n]; state aa, bb, pp [n] each, in and out; y may be v. */
+    void (*wkv4)(size_t T, size_t n, size_t ld, const float *w, const float *u, const float *k,
+                 const float *v, float *y, float *aa, float *bb, float *pp);
+
+    /* RWKV-5 and 6 [v5.wkv] [v6.wkv], one head of N channels; rows are ld apart (ldw for w; 0: one
+     * decay for all tokens).  w in (0, 1) is the decay, u [N] the bonus.
+     *   S [j key][i value], in and out; y may not alias r, k, v, w. */
+    void (*wkv5)(size_t T, size_t N, size_t ld, size_t ldw, const float *r, const float *w,
+                 const float *k, const float *v, const float *u, float *y, float *S);
+
+    /* RWKV-7 [v7.wkv], one head: S <- S diag(w) - (S kk) b^T + v k^T, y = S r.
+     *   S [j key][i value], in and out; rows are ld apart; y may not alias an input. */
+    void (*wkv7)(size_t T, size_t N, size_t ld, const float *r, const float *w, const float *k,
+                 const float *v, const float *kk, const float *b, float *y, float *S);
+
+    /* y = (x - mean) / sqrt(var + eps) * w + b over n channels [ln]; y may be x. */
+    void (*layer_norm)(size_t n, const float *x, const float *w, const float *b, float eps,
+                       float *y);
+
+    /* y = z + (prev - z) * mu [shift.maa]; y may not alias. */
+    void (*lerp)(size_t n, const float *z, const float *prev, const float *mu, float *y);
+
+    float (*dot)(size_t n, const float *a, const float *b);
+
+    /* Element by element; y may be x.  Within 4 units in the last place of the exact value (tanh,
+     * exp), 8 (the others). */
+    void (*exp)(size_t n, const float *x, float *y);
+    void (*sigmoid)(size_t n, const float *x, float *y);
+    void (*tanh)(size_t n, const float *x, float *y);
+    void (*silu)(size_t n, const float *x, float *y);
+    void (*relu2)(size_t n, const float *x, float *y);  /* max(x, 0)^2                  */
+    void (*decay6)(size_t n, const float *x, float *y); /* exp(-exp(x))        [v6.decay] */
+    void (*decay7)(size_t n, const float *x, float *y); /* exp(-e^-1/2 sigmoid(x)) [v7.decay] */
+} cv_kernels;
+
+extern const cv_kernels cv_kernels_ref;
+
+/* The table of a level, or NULL when this build or this machine has none. */
+const cv_kernels *cv_kernels_for(cv_cpu_level level);
+
+#endif

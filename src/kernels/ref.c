@@ -1,0 +1,199 @@
+/* ref.c - every kernel in plain C: what the fast tables are compared with, and what runs on a
+ * machine that has none of them.  Written for reading; the order of sums is that of kernels.h. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+#include "tensor/dtype.h"
+
+/* The weight of row i (0..15) of a panel at input j, in f32. */
+static float panel_weight(const cv_matrix *W, const unsigned char *panel, size_t i, size_t j)
+{
+    if (W->layout == CV_LAYOUT_F32) {
+        float f;
+        memcpy(&f, panel + (j * CV_PANEL + i) * sizeof f, sizeof f);
+        return f;
+    }
+    if (W->layout == CV_LAYOUT_Q8) {
+        size_t head = CV_PANEL * sizeof(float);
+        size_t heads = W->has_min ? 2 * head : head;
+        const unsigned char *g = panel + j / W->group * (heads + W->group * CV_PANEL);
+        float scale, min = 0.0f;
+        memcpy(&scale, g + i * sizeof scale, sizeof scale);
+        if (W->has_min) memcpy(&min, g + head + i * sizeof min, sizeof min);
+        int8_t q = (int8_t)g[heads + j % W->group * CV_PANEL + i];
+        return fmaf((float)q, scale, min);
+    }
+    uint16_t h;
+    memcpy(&h, panel + (j * CV_PANEL + i) * sizeof h, sizeof h);
+    return W->layout == CV_LAYOUT_F16 ? cv_f16_to_f32(h) : cv_bf16_to_f32(h);
+}
+
+static void ref_matmul(const cv_matrix *W, size_t lo, size_t hi, size_t T, const float *x,
+                       size_t ldx, float *y, size_t ldy, bool add, float *scratch)
+{
+    for (size_t p = lo; p < hi; p++) {
+        const unsigned char *panel = W->panels + p * W->panel_bytes;
+        for (size_t i = 0; i < CV_PANEL && p * CV_PANEL + i < W->rows; i++) {
+            for (size_t j0 = 0; j0 < W->cols; j0 += CV_FOLD) {
+                size_t n = W->cols - j0 < CV_FOLD ? W->cols - j0 : CV_FOLD;
+                for (size_t j = 0; j < n; j++)
+                    scratch[j] = panel_weight(W, panel, i, j0 + j);
+                for (size_t t = 0; t < T; t++) {
+                    float *out = y + t * ldy + p * CV_PANEL + i, sum = 0.0f;
+                    for (size_t j = 0; j < n; j++)
+                        sum = fmaf(scratch[j], x[t * ldx + j0 + j], sum);
+                    *out = (j0 || add ? *out : 0.0f) + sum;
+                }
+            }
+        }
+    }
+}
+
+static void ref_wkv4(size_t T, size_t n, size_t ld, const float *w, const float *u, const float *k,
+                     const float *v, float *y, float *aa, float *bb, float *pp)
+{
+    for (size_t t = 0; t < T; t++)
+        for (size_t c = 0; c < n; c++) {
+            float kt = k[t * ld + c], vt = v[t * ld + c];
+
+            float q = fmaxf(pp[c], u[c] + kt);
+            float e1 = expf(pp[c] - q), e2 = expf(u[c] + kt - q);
+            y[t * ld + c] = (e1 * aa[c] + e2 * vt) / (e1 * bb[c] + e2);
+
+            q = fmaxf(pp[c] + w[c], kt);
+            e1 = expf(pp[c] + w[c] - q);
+            e2 = expf(kt - q);
+            aa[c] = e1 * aa[c] + e2 * vt;
+            bb[c] = e1 * bb[c] + e2;
+            pp[c] = q;
+        }
+}
+
+static void ref_wkv5(size_t T, size_t N, size_t ld, size_t ldw, const float *r, const float *w,
+                     const float *k, const float *v, const float *u, float *y, float *S)
+{
+    for (size_t t = 0; t < T; t++)
+        for (size_t i = 0; i < N; i++) {
+            float sum = 0.0f;
+            for (size_t j = 0; j < N; j++) {
+                float *s = S + j * N + i;
+                float kv = k[t * ld + j] * v[t * ld + i];
+                sum += r[t * ld + j] * (*s + u[j] * kv);
+                *s = w[t * ldw + j] * *s + kv;
+            }
+            y[t * ld + i] = sum;
+        }
+}
+
+static void ref_wkv7(size_t T, size_t N, size_t ld, const float *r, const float *w, const float *k,
+                     const float *v, const float *kk, const float *b, float *y, float *S)
+{
+    for (size_t t = 0; t < T; t++)
+        for (size_t i = 0; i < N; i++) {
+            float sa = 0.0f, sum = 0.0f;
+            for (size_t j = 0; j < N; j++)
+                sa -= S[j * N + i] * kk[t * ld + j];
+            for (size_t j = 0; j < N; j++) {
+                float *s = S + j * N + i;
+                *s = *s * w[t * ld + j] + sa * b[t * ld + j] + v[t * ld + i] * k[t * ld + j];
+                sum += *s * r[t * ld + j];
+            }
+            y[t * ld + i] = sum;
+        }
+}
+
+static void ref_layer_norm(size_t n, const float *x, const float *w, const float *b, float eps,
+                           float *y)
+{
+    double mean = 0.0, var = 0.0;
+    for (size_t c = 0; c < n; c++)
+        mean += (double)x[c];
+    mean /= (double)n;
+    for (size_t c = 0; c < n; c++)
+        var += ((double)x[c] - mean) * ((double)x[c] - mean);
+    double s = 1.0 / sqrt(var / (double)n + (double)eps);
+    for (size_t c = 0; c < n; c++)
+        y[c] = (float)(((double)x[c] - mean) * s) * w[c] + b[c];
+}
+
+static void ref_lerp(size_t n, const float *z, const float *prev, const float *mu, float *y)
+{
+    for (size_t c = 0; c < n; c++)
+        y[c] = z[c] + (prev[c] - z[c]) * mu[c];
+}
+
+static float ref_dot(size_t n, const float *a, const float *b)
+{
+    float sum = 0.0f;
+    for (size_t c = 0; c < n; c++)
+        sum += a[c] * b[c];
+    return sum;
+}
+
+static float sigma(float x)
+{
+    return 1.0f / (1.0f + expf(-x));
+}
+
+static void ref_exp(size_t n, const float *x, float *y)
+{
+    for (size_t c = 0; c < n; c++)
+        y[c] = expf(x[c]);
+}
+
+static void ref_sigmoid(size_t n, const float *x, float *y)
+{
+    for (size_t c = 0; c < n; c++)
+        y[c] = sigma(x[c]);
+}
+
+static void ref_tanh(size_t n, const float *x, float *y)
+{
+    for (size_t c = 0; c < n; c++)
+        y[c] = tanhf(x[c]);
+}
+
+static void ref_silu(size_t n, const float *x, float *y)
+{
+    for (size_t c = 0; c < n; c++)
+        y[c] = x[c] * sigma(x[c]);
+}
+
+static void ref_relu2(size_t n, const float *x, float *y)
+{
+    for (size_t c = 0; c < n; c++) {
+        float p = x[c] < 0.0f ? 0.0f : x[c]; /* keeps NaN */
+        y[c] = p * p;
+    }
+}
+
+static void ref_decay6(size_t n, const float *x, float *y)
+{
+    for (size_t c = 0; c < n; c++)
+        y[c] = expf(-expf(x[c]));
+}
+
+static void ref_decay7(size_t n, const float *x, float *y)
+{
+    for (size_t c = 0; c < n; c++)
+        y[c] = expf(-0.60653065971f * sigma(x[c]));
+}
+
+const cv_kernels cv_kernels_ref = {
+    .level = CV_CPU_REF,
+    .matmul = ref_matmul,
+    .wkv4 = ref_wkv4,
+    .wkv5 = ref_wkv5,
+    .wkv7 = ref_wkv7,
+    .layer_norm = ref_layer_norm,
+    .lerp = ref_lerp,
+    .dot = ref_dot,
+    .exp = ref_exp,
+    .sigmoid = ref_sigmoid,
+    .tanh = ref_tanh,
+    .silu = ref_silu,
+    .relu2 = ref_relu2,
+    .decay6 = ref_decay6,
+    .decay7 = ref_decay7,
+};

@@ -1,0 +1,696 @@
+/* simd_body.h - the kernels, written once over a vector of VF floats.
+ *
+ * Included by x86_avx2.c, x86_avx512.c and arm_neon.c after they have said what a vector is:
+ *   vf, VF            the vector and its number of lanes (16 is a multiple of it)
+ *   MAX_ROWS          rows of the widest tile
+ *   PANELS_FOR(R)     panels of a tile of R rows
+ *   v_load v_store v_set v_add v_sub v_mul v_div v_fma v_max v_min v_round v_load_f16 v_load_bf16
+ *   v_load_i8 v_pow2 v_zero_below v_sum
+ * No instruction set is named below this line, and no logic above it.
+ *
+ * The tile is everything: R rows times P panels of sums in registers, one load of weights and one
+ * broadcast of an input per multiply-add.  Lanes are output rows, so nothing is ever summed across
+ * lanes, and a sum runs over its inputs in order whatever R and P are. */
+#ifndef CV_SIMD_BODY_H
+#define CV_SIMD_BODY_H
+
+#include <math.h>
+#include <string.h>
+
+#define TILE_INLINE static inline __attribute__((always_inline))
+#define PV          (CV_PANEL / VF) /* vectors per panel */
+
+/* ---- Matrix product -------------------------------------------------------------------------- */
+
+/* Sizes of one scale group of the Q8 layout. */
+TILE_INLINE size_t q8_heads_bytes(bool has_min)
+{
+    return (has_min ? 2 : 1) * CV_PANEL * sizeof(float);
+}
+
+/* One vector of weights, as f32: lane group `lane` of input j of a panel stored as f32 or half. */
+TILE_INLINE vf load_weight(cv_layout layout, const unsigned char *panel, size_t j, size_t lane)
+{
+    size_t at = j * CV_PANEL + lane;
+    if (layout == CV_LAYOUT_F32) return v_load((const float *)(const void *)panel + at);
+    if (layout == CV_LAYOUT_F16) return v_load_f16((const uint16_t *)(const void *)panel + at);
+    return v_load_bf16((const uint16_t *)(const void *)panel + at);
+}
+
+/* One vector of Q8 weights.  `group` points at its scale group, q is the offset of its integers. */
+TILE_INLINE vf load_q8(const unsigned char *group, size_t q, size_t lane, bool has_min)
+{
+    vf value = v_load_i8((const int8_t *)group + q + lane);
+    vf scale = v_load((const float *)(const void *)group + lane);
+    if (!has_min) return v_mul(value, scale);
+    return v_fma(value, scale, v_load((const float *)(const void *)group + CV_PANEL + lane));
+}
+
+/* How the inputs of a tile lie: element (r, j) of row-major rows, or packed R by R. */
+typedef struct inputs {
+    const float *x;
+    size_t ld; /* floats between rows; 0: packed [j][R] */
+} inputs;
+
+/* The sums of one tile over inputs [0, n), n <= CV_FOLD, into y (added where `add`).  `panel` is
+ * the first of P panels, `stride` bytes apart.  layout, packed, P and R are constants where this is
+ * inlined, so that the loops unroll and acc lives in registers. */
+TILE_INLINE void tile(cv_layout layout, bool packed, size_t P, size_t R, const cv_matrix *W,
+                      const unsigned char *panel, size_t stride, size_t n, inputs in, float *y,
+                      size_t ldy, bool add)
+{
+    vf acc[MAX_ROWS][8 * PV];
+#pragma GCC unroll 12
+    for (size_t r = 0; r < R; r++)
+#pragma GCC unroll 16
+        for (size_t p = 0; p < P * PV; p++)
+            acc[r][p] = v_set(0.0f);
+
+    const bool q8 = layout == CV_LAYOUT_Q8;
+    const size_t run = q8 ? W->group : n, heads = q8_heads_bytes(W->has_min);
+    const size_t group_bytes = q8 ? heads + W->group * CV_PANEL : 0;
+    for (size_t j0 = 0; j0 < n; j0 += run, panel += group_bytes)
+        for (size_t j = 0; j < run; j++) {
+            vf w[8 * PV];
+#pragma GCC unroll 16
+            for (size_t p = 0; p < P * PV; p++) {
+                const unsigned char *at = panel + p / PV * stride;
+                const size_t lane = p % PV * VF;
+                w[p] = q8 ? load_q8(at, heads + j * CV_PANEL, lane, W->has_min)
+                          : load_weight(layout, at, j, lane);
+            }
+#pragma GCC unroll 12
+            for (size_t r = 0; r < R; r++) {
+                vf x = v_set(in.x[packed ? (j0 + j) * R + r : r * in.ld + j0 + j]);
+#pragma GCC unroll 16
+                for (size_t p = 0; p < P * PV; p++)
+                    acc[r][p] = v_fma(w[p], x, acc[r][p]);
+            }
+        }
+
+#pragma GCC unroll 12
+    for (size_t r = 0; r < R; r++)
+#pragma GCC unroll 16
+        for (size_t p = 0; p < P * PV; p++) {
+            float *out = y + r * ldy + p * VF;
+            v_store(out, add ? v_add(v_load(out), acc[r][p]) : acc[r][p]);
+        }
+}
+
+/* The last panel of a matrix whose rows are no multiple of 16 goes through here: only its real
+ * columns of y are touched. */
+typedef struct tail {
+    float y[MAX_ROWS * CV_PANEL];
+} tail;
+
+static void tail_out(const tail *t, size_t columns, size_t R, float *y, size_t ldy, bool add)
+{
+    for (size_t r = 0; r < R; r++)
+        for (size_t i = 0; i < columns; i++)
+            y[r * ldy + i] = (add ? y[r * ldy + i] : 0.0f) + t->y[r * CV_PANEL + i];
+}
+
+enum { FEW = 3 }; /* rows that are read where they lie, unpacked */
+
+#define TILE(layout, packed, P, R) tile(layout, packed, P, R, W, panel, stride, n, in, y, ldy, add)
+#define ARGUMENTS                                                                                 \
+    const cv_matrix *W, const unsigned char *panel, size_t stride, size_t n, inputs in, float *y, \
+        size_t ldy, bool add
+
+/* R = 1..FEW rows, unpacked.  all: PANELS_FOR(R) panels, else one. */
+TILE_INLINE void tile_few(cv_layout layout, bool all, size_t R, ARGUMENTS)
+{
+    switch (R * 2 + all) {
+    case 2: TILE(layout, false, 1, 1); break;
+    case 3: TILE(layout, false, PANELS_FOR(1), 1); break;
+    case 4: TILE(layout, false, 1, 2); break;
+    case 5: TILE(layout, false, PANELS_FOR(2), 2); break;
+    case 6: TILE(layout, false, 1, 3); break;
+    case 7: TILE(layout, false, PANELS_FOR(3), 3); break;
+    default: break;
+    }
+}
+
+/* R = 1..MAX_ROWS rows, packed, P panels. */
+TILE_INLINE void tile_packed(cv_layout layout, size_t P, size_t R, ARGUMENTS)
+{
+#define ROWS(R)                                                          \
+    case R:                                                              \
+        if (R <= MAX_ROWS) TILE(layout, true, P, R <= MAX_ROWS ? R : 1); \
+        break
+    switch (R) {
+        ROWS(1);
+        ROWS(2);
+        ROWS(3);
+        ROWS(4);
+        ROWS(5);
+        ROWS(6);
+        ROWS(7);
+        ROWS(8);
+        ROWS(9);
+        ROWS(10);
+        ROWS(11);
+        ROWS(12);
+    default: break;
+    }
+#undef ROWS
+}
+
+#define PAIR PANELS_FOR(MAX_ROWS)
+
+/* The four layouts, each with its tiles inside one function. */
+#define FORWARD W, panel, stride, n, in, y, ldy, add
+static void few_f32(bool all, size_t R, ARGUMENTS)
+{
+    tile_few(CV_LAYOUT_F32, all, R, FORWARD);
+}
+static void few_f16(bool all, size_t R, ARGUMENTS)
+{
+    tile_few(CV_LAYOUT_F16, all, R, FORWARD);
+}
+static void few_bf16(bool all, size_t R, ARGUMENTS)
+{
+    tile_few(CV_LAYOUT_BF16, all, R, FORWARD);
+}
+static void few_q8(bool all, size_t R, ARGUMENTS)
+{
+    tile_few(CV_LAYOUT_Q8, all, R, FORWARD);
+}
+static void packed_f32(size_t P, size_t R, ARGUMENTS)
+{
+    if (P == PAIR)
+        tile_packed(CV_LAYOUT_F32, PAIR, R, FORWARD);
+    else
+        tile_packed(CV_LAYOUT_F32, 1, R, FORWARD);
+}
+static void packed_f16(size_t P, size_t R, ARGUMENTS)
+{
+    if (P == PAIR)
+        tile_packed(CV_LAYOUT_F16, PAIR, R, FORWARD);
+    else
+        tile_packed(CV_LAYOUT_F16, 1, R, FORWARD);
+}
+static void packed_bf16(size_t P, size_t R, ARGUMENTS)
+{
+    if (P == PAIR)
+        tile_packed(CV_LAYOUT_BF16, PAIR, R, FORWARD);
+    else
+        tile_packed(CV_LAYOUT_BF16, 1, R, FORWARD);
+}
+static void packed_q8(size_t P, size_t R, ARGUMENTS)
+{
+    if (P == PAIR)
+        tile_packed(CV_LAYOUT_Q8, PAIR, R, FORWARD);
+    else
+        tile_packed(CV_LAYOUT_Q8, 1, R, FORWARD);
+}
+
+typedef struct layout_tiles {
+    void (*few)(bool all, size_t R, ARGUMENTS);
+    void (*packed)(size_t P, size_t R, ARGUMENTS);
+} layout_tiles;
+
+static const layout_tiles tiles_of[] = {
+    [CV_LAYOUT_F32] = { few_f32, packed_f32 },
+    [CV_LAYOUT_F16] = { few_f16, packed_f16 },
+    [CV_LAYOUT_BF16] = { few_bf16, packed_bf16 },
+    [CV_LAYOUT_Q8] = { few_q8, packed_q8 },
+};
+
+/* Bytes from input 0 of a panel to input j (a multiple of the group). */
+static size_t panel_offset(const cv_matrix *W, size_t j)
+{
+    return W->panel_bytes / W->cols * j;
+}
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Decode: up to FEW rows; each panel is streamed once from end to end. */
+static void matmul_few(const cv_matrix *W, size_t lo, size_t hi, size_t T, const float *x,
+                       size_t ldx, float *y, size_t ldy, bool add)
+{
+    const layout_tiles *tiles = &tiles_of[W->layout];
+    const size_t P = T == 1 ? PANELS_FOR(1) : T == 2 ? PANELS_FOR(2) : PANELS_FOR(3);
+    const size_t whole = smaller(hi, W->rows / CV_PANEL);
+
+    for (size_t p = lo; p < hi;) {
+        const bool all = p + P <= whole;
+        const bool last = p >= whole; /* the padded panel */
+        tail edge = { { 0 } };
+        const unsigned char *panel = W->panels + p * W->panel_bytes;
+        for (size_t j = 0; j < W->cols; j += CV_FOLD)
+            tiles->few(all, T, W, panel + panel_offset(W, j), W->panel_bytes,
+                       smaller(CV_FOLD, W->cols - j), (inputs){ x + j, ldx },
+                       last ? edge.y : y + p * CV_PANEL, last ? CV_PANEL : ldy,
+                       j > 0 || (add && !last));
+        if (last) tail_out(&edge, W->rows % CV_PANEL, T, y + p * CV_PANEL, ldy, add);
+        p += all ? P : 1;
+    }
+}
+
+/* Inputs [j, j + n) of T rows as tiles of MAX_ROWS rows, each packed [n][R]. */
+static void pack_inputs(size_t T, size_t n, const float *x, size_t ldx, float *packed)
+{
+    for (size_t t = 0; t < T; t += MAX_ROWS) {
+        const size_t R = smaller(MAX_ROWS, T - t);
+        for (size_t r = 0; r < R; r++) {
+            const float *row = x + (t + r) * ldx;
+            for (size_t j = 0; j < n; j++)
+                packed[j * R + r] = row[j];
+        }
+        packed += R * n;
+    }
+}
+
+/* Inputs [j, j + n) of one panel as f32 [n][16]. */
+static void expand(const cv_matrix *W, const unsigned char *panel, size_t n, float *out)
+{
+    if (W->layout == CV_LAYOUT_Q8) {
+        const size_t heads = q8_heads_bytes(W->has_min);
+        for (size_t j = 0; j < n; j += W->group, panel += heads + W->group * CV_PANEL)
+            for (size_t i = 0; i < W->group; i++)
+                for (size_t lane = 0; lane < CV_PANEL; lane += VF)
+                    v_store(out + (j + i) * CV_PANEL + lane,
+                            load_q8(panel, heads + i * CV_PANEL, lane, W->has_min));
+        return;
+    }
+    for (size_t at = 0; at < n * CV_PANEL; at += VF)
+        v_store(out + at, W->layout == CV_LAYOUT_F16
+                              ? v_load_f16((const uint16_t *)(const void *)panel + at)
+                              : v_load_bf16((const uint16_t *)(const void *)panel + at));
+}
+
+/* One panel group times all rows of one run of packed inputs. */
+static void rows_of_tiles(const layout_tiles *tiles, const cv_matrix *W, size_t P, size_t p,
+                          const unsigned char *panel, size_t stride, size_t T, size_t n,
+                          const float *packed, float *y, size_t ldy, bool add)
+{
+    for (size_t t = 0; t < T; t += MAX_ROWS) {
+        const size_t R = smaller(MAX_ROWS, T - t);
+        float *out = y + t * ldy + p * CV_PANEL;
+        if ((p + P) * CV_PANEL <= W->rows) {
+            tiles->packed(P, R, W, panel, stride, n, (inputs){ packed, 0 }, out, ldy, add);
+        } else {
+            tail edge = { { 0 } };
+            tiles->packed(1, R, W, panel, stride, n, (inputs){ packed, 0 }, edge.y, CV_PANEL,
+                          false);
+            tail_out(&edge, W->rows % CV_PANEL, R, out, ldy, add);
+        }
+        packed += R * n;
+    }
+}
+
+/* Prefill and batches: inputs are packed once per run, and weights that are not f32 are expanded
+ * once for all rows where there is more than one tile of them. */
+static void matmul_many(const cv_matrix *W, size_t lo, size_t hi, size_t T, const float *x,
+                        size_t ldx, float *y, size_t ldy, bool add, float *scratch)
+{
+    const bool expanded = W->layout != CV_LAYOUT_F32 && T > MAX_ROWS;
+    const layout_tiles *tiles = &tiles_of[expanded ? CV_LAYOUT_F32 : W->layout];
+    float *weights = scratch, *packed = scratch + 2 * CV_FOLD * CV_PANEL;
+
+    for (size_t j = 0; j < W->cols; j += CV_FOLD) {
+        const size_t n = smaller(CV_FOLD, W->cols - j);
+        pack_inputs(T, n, x + j, ldx, packed);
+        for (size_t p = lo; p < hi;) {
+            const size_t P = (p + PAIR <= hi && (p + PAIR) * CV_PANEL <= W->rows) ? PAIR : 1;
+            const unsigned char *panel = W->panels + p * W->panel_bytes + panel_offset(W, j);
+            size_t stride = W->panel_bytes;
+            if (expanded) {
+                for (size_t i = 0; i < P; i++)
+                    expand(W, panel + i * stride, n, weights + i * CV_FOLD * CV_PANEL);
+                panel = (const unsigned char *)weights;
+                stride = CV_FOLD * CV_PANEL * sizeof(float);
+            }
+            rows_of_tiles(tiles, W, P, p, panel, stride, T, n, packed, y, ldy, add || j > 0);
+            p += P;
+        }
+    }
+}
+
+static void simd_matmul(const cv_matrix *W, size_t lo, size_t hi, size_t T, const float *x,
+                        size_t ldx, float *y, size_t ldy, bool add, float *scratch)
+{
+    if (T <= FEW)
+        matmul_few(W, lo, hi, T, x, ldx, y, ldy, add);
+    else
+        matmul_many(W, lo, hi, T, x, ldx, y, ldy, add, scratch);
+}
+
+/* ---- Elementary functions -------------------------------------------------------------------- */
+
+/* e^x = s + s p with s = 2^n and p = e^r - 1, x = n ln 2 + r, |r| <= ln 2 / 2.  x is clamped to
+ * where s is a normal number; NaN goes through. */
+TILE_INLINE void exp_parts(vf x, vf *s, vf *p)
+{
+    x = v_min(v_set(88.3f), v_max(v_set(-87.3f), x));
+    vf n = v_round(v_mul(x, v_set(1.44269504f)));
+    vf r = v_fma(n, v_set(-0.693359375f), x);
+    r = v_fma(n, v_set(2.12194440e-4f), r);
+    vf q = v_fma(r, v_set(1.0f / 5040.0f), v_set(1.0f / 720.0f));
+    q = v_fma(q, r, v_set(1.0f / 120.0f));
+    q = v_fma(q, r, v_set(1.0f / 24.0f));
+    q = v_fma(q, r, v_set(1.0f / 6.0f));
+    q = v_fma(q, r, v_set(0.5f));
+    *p = v_fma(v_mul(q, r), r, r);
+    *s = v_pow2(n);
+}
+
+TILE_INLINE vf v_exp(vf x)
+{
+    vf s, p;
+    exp_parts(x, &s, &p);
+    return v_zero_below(v_fma(s, p, s), x, -87.3f);
+}
+
+TILE_INLINE vf v_sigmoid(vf x)
+{
+    return v_div(v_set(1.0f), v_add(v_set(1.0f), v_exp(v_sub(v_set(0.0f), x))));
+}
+
+/* tanh x = m / (m + 2) with m = e^2x - 1, whose parts keep their digits near zero. */
+TILE_INLINE vf v_tanh(vf x)
+{
+    vf s, p;
+    exp_parts(v_min(v_set(30.0f), v_add(x, x)), &s, &p);
+    vf m = v_fma(s, p, v_sub(s, v_set(1.0f)));
+    return v_div(m, v_add(m, v_set(2.0f)));
+}
+
+TILE_INLINE vf v_silu(vf x)
+{
+    return v_mul(x, v_sigmoid(x));
+}
+
+TILE_INLINE vf v_relu2(vf x)
+{
+    vf positive = v_max(v_set(0.0f), x);
+    return v_mul(positive, positive);
+}
+
+TILE_INLINE vf v_decay6(vf x)
+{
+    return v_exp(v_sub(v_set(0.0f), v_exp(x)));
+}
+
+TILE_INLINE vf v_decay7(vf x)
+{
+    return v_exp(v_mul(v_set(-0.60653065971f), v_sigmoid(x)));
+}
+
+/* f over n floats; the rest of a last vector is padded, so every element takes the same path. */
+TILE_INLINE void map(vf (*f)(vf), size_t n, const float *x, float *y)
+{
+    size_t c = 0;
+    for (; c + VF <= n; c += VF)
+        v_store(y + c, f(v_load(x + c)));
+    if (c < n) {
+        float rest[VF] = { 0 };
+        memcpy(rest, x + c, (n - c) * sizeof *x);
+        v_store(rest, f(v_load(rest)));
+        memcpy(y + c, rest, (n - c) * sizeof *y);
+    }
+}
+
+static void simd_exp(size_t n, const float *x, float *y)
+{
+    map(v_exp, n, x, y);
+}
+static void simd_sigmoid(size_t n, const float *x, float *y)
+{
+    map(v_sigmoid, n, x, y);
+}
+static void simd_tanh(size_t n, const float *x, float *y)
+{
+    map(v_tanh, n, x, y);
+}
+static void simd_silu(size_t n, const float *x, float *y)
+{
+    map(v_silu, n, x, y);
+}
+static void simd_relu2(size_t n, const float *x, float *y)
+{
+    map(v_relu2, n, x, y);
+}
+static void simd_decay6(size_t n, const float *x, float *y)
+{
+    map(v_decay6, n, x, y);
+}
+static void simd_decay7(size_t n, const float *x, float *y)
+{
+    map(v_decay7, n, x, y);
+}
+
+/* ---- Rows ------------------------------------------------------------------------------------ */
+
+static float simd_dot(size_t n, const float *a, const float *b)
+{
+    vf s0 = v_set(0.0f), s1 = s0;
+    size_t c = 0;
+    for (; c + 2 * VF <= n; c += 2 * VF) {
+        s0 = v_fma(v_load(a + c), v_load(b + c), s0);
+        s1 = v_fma(v_load(a + c + VF), v_load(b + c + VF), s1);
+    }
+    float sum = v_sum(v_add(s0, s1));
+    for (; c < n; c++)
+        sum += a[c] * b[c];
+    return sum;
+}
+
+static float sum_of(size_t n, const float *x)
+{
+    vf s = v_set(0.0f);
+    size_t c = 0;
+    for (; c + VF <= n; c += VF)
+        s = v_add(s, v_load(x + c));
+    float sum = v_sum(s);
+    for (; c < n; c++)
+        sum += x[c];
+    return sum;
+}
+
+static float squares_about(size_t n, const float *x, float mean)
+{
+    vf s = v_set(0.0f), m = v_set(mean);
+    size_t c = 0;
+    for (; c + VF <= n; c += VF) {
+        vf d = v_sub(v_load(x + c), m);
+        s = v_fma(d, d, s);
+    }
+    float sum = v_sum(s);
+    for (; c < n; c++)
+        sum += (x[c] - mean) * (x[c] - mean);
+    return sum;
+}
+
+static void simd_layer_norm(size_t n, const float *x, const float *w, const float *b, float eps,
+                            float *y)
+{
+    const float mean = sum_of(n, x) / (float)n;
+    const float s = 1.0f / sqrtf(squares_about(n, x, mean) / (float)n + eps);
+    const vf m = v_set(mean), scale = v_set(s);
+    size_t c = 0;
+    for (; c + VF <= n; c += VF) {
+        vf h = v_mul(v_sub(v_load(x + c), m), scale);
+        v_store(y + c, v_fma(h, v_load(w + c), v_load(b + c)));
+    }
+    for (; c < n; c++)
+        y[c] = (x[c] - mean) * s * w[c] + b[c];
+}
+
+static void simd_lerp(size_t n, const float *z, const float *prev, const float *mu, float *y)
+{
+    size_t c = 0;
+    for (; c + VF <= n; c += VF) {
+        vf now = v_load(z + c);
+        v_store(y + c, v_fma(v_sub(v_load(prev + c), now), v_load(mu + c), now));
+    }
+    for (; c < n; c++)
+        y[c] = z[c] + (prev[c] - z[c]) * mu[c];
+}
+
+/* ---- WKV ------------------------------------------------------------------------------------- */
+
+/* One vector of channels; see ref_wkv4 for the plain form. */
+TILE_INLINE vf wkv4_step(vf w, vf u, vf k, vf v, vf *aa, vf *bb, vf *pp)
+{
+    vf self = v_add(u, k), q = v_max(*pp, self);
+    vf e1 = v_exp(v_sub(*pp, q)), e2 = v_exp(v_sub(self, q));
+    vf y = v_div(v_fma(e1, *aa, v_mul(e2, v)), v_fma(e1, *bb, e2));
+
+    vf past = v_add(*pp, w);
+    q = v_max(past, k);
+    e1 = v_exp(v_sub(past, q));
+    e2 = v_exp(v_sub(k, q));
+    *aa = v_fma(e1, *aa, v_mul(e2, v));
+    *bb = v_fma(e1, *bb, e2);
+    *pp = q;
+    return y;
+}
+
+static void simd_wkv4(size_t T, size_t n, size_t ld, const float *w, const float *u, const float *k,
+                      const float *v, float *y, float *aa, float *bb, float *pp)
+{
+    size_t c = 0;
+    for (; c + VF <= n; c += VF) {
+        vf a = v_load(aa + c), b = v_load(bb + c), p = v_load(pp + c);
+        const vf wc = v_load(w + c), uc = v_load(u + c);
+        for (size_t t = 0; t < T; t++) {
+            size_t at = t * ld + c;
+            v_store(y + at, wkv4_step(wc, uc, v_load(k + at), v_load(v + at), &a, &b, &p));
+        }
+        v_store(aa + c, a);
+        v_store(bb + c, b);
+        v_store(pp + c, p);
+    }
+    if (c < n)
+        cv_kernels_ref.wkv4(T, n - c, ld, w + c, u + c, k + c, v + c, y + c, aa + c, bb + c,
+                            pp + c);
+}
+
+/* Vectors of values (lanes i) that one pass over the keys j takes along. */
+enum { WKV_BLOCK = 4 };
+
+/* Values [i, i + B VF) of one head, all tokens.  B is a constant where this is inlined. */
+TILE_INLINE void wkv5_block(size_t B, size_t T, size_t N, size_t ld, size_t ldw, const float *r,
+                            const float *w, const float *k, const float *v, const float *u,
+                            float *y, float *S)
+{
+    for (size_t t = 0; t < T; t++, r += ld, w += ldw, k += ld, v += ld, y += ld) {
+        vf sum[WKV_BLOCK], value[WKV_BLOCK];
+#pragma GCC unroll 4
+        for (size_t b = 0; b < B; b++) {
+            sum[b] = v_set(0.0f);
+            value[b] = v_load(v + b * VF);
+        }
+        for (size_t j = 0; j < N; j++) {
+            const vf rj = v_set(r[j]), wj = v_set(w[j]), kj = v_set(k[j]), uj = v_set(u[j]);
+#pragma GCC unroll 4
+            for (size_t b = 0; b < B; b++) {
+                float *at = S + j * N + b * VF;
+                vf s = v_load(at), kv = v_mul(kj, value[b]);
+                sum[b] = v_fma(rj, v_fma(uj, kv, s), sum[b]);
+                v_store(at, v_fma(wj, s, kv));
+            }
+        }
+#pragma GCC unroll 4
+        for (size_t b = 0; b < B; b++)
+            v_store(y + b * VF, sum[b]);
+    }
+}
+
+/* What is left of a head when N is no multiple of the vector: values [i, N), one by one. */
+static void wkv5_rest(size_t i0, size_t T, size_t N, size_t ld, size_t ldw, const float *r,
+                      const float *w, const float *k, const float *v, const float *u, float *y,
+                      float *S)
+{
+    for (size_t t = 0; t < T; t++)
+        for (size_t i = i0; i < N; i++) {
+            float sum = 0.0f;
+            for (size_t j = 0; j < N; j++) {
+                float *s = S + j * N + i, kv = k[t * ld + j] * v[t * ld + i];
+                sum = fmaf(r[t * ld + j], fmaf(u[j], kv, *s), sum);
+                *s = fmaf(w[t * ldw + j], *s, kv);
+            }
+            y[t * ld + i] = sum;
+        }
+}
+
+static void simd_wkv5(size_t T, size_t N, size_t ld, size_t ldw, const float *r, const float *w,
+                      const float *k, const float *v, const float *u, float *y, float *S)
+{
+    size_t i = 0;
+    for (; i + WKV_BLOCK * VF <= N; i += WKV_BLOCK * VF)
+        wkv5_block(WKV_BLOCK, T, N, ld, ldw, r, w, k, v + i, u, y + i, S + i);
+    for (; i + VF <= N; i += VF)
+        wkv5_block(1, T, N, ld, ldw, r, w, k, v + i, u, y + i, S + i);
+    if (i < N) wkv5_rest(i, T, N, ld, ldw, r, w, k, v, u, y, S);
+}
+
+/* Values [i, i + B VF) of one head.  One pass over the keys updates the state, sums y, and sums
+ * what the next token will remove (its S kk), so that the state is read once per token. */
+TILE_INLINE void wkv7_block(size_t B, size_t T, size_t N, size_t ld, const float *r, const float *w,
+                            const float *k, const float *v, const float *kk, const float *b,
+                            float *y, float *S)
+{
+    vf removed[WKV_BLOCK];
+#pragma GCC unroll 4
+    for (size_t e = 0; e < B; e++)
+        removed[e] = v_set(0.0f);
+    for (size_t j = 0; j < N; j++) {
+        const vf kkj = v_set(-kk[j]);
+#pragma GCC unroll 4
+        for (size_t e = 0; e < B; e++)
+            removed[e] = v_fma(v_load(S + j * N + e * VF), kkj, removed[e]);
+    }
+    for (size_t t = 0; t < T; t++, r += ld, w += ld, k += ld, v += ld, kk += ld, b += ld, y += ld) {
+        const float *next = t + 1 < T ? kk + ld : kk;
+        vf sum[WKV_BLOCK], value[WKV_BLOCK], coming[WKV_BLOCK];
+#pragma GCC unroll 4
+        for (size_t e = 0; e < B; e++) {
+            sum[e] = coming[e] = v_set(0.0f);
+            value[e] = v_load(v + e * VF);
+        }
+        for (size_t j = 0; j < N; j++) {
+            const vf rj = v_set(r[j]), wj = v_set(w[j]), kj = v_set(k[j]), bj = v_set(b[j]);
+            const vf kkj = v_set(-next[j]);
+#pragma GCC unroll 4
+            for (size_t e = 0; e < B; e++) {
+                float *at = S + j * N + e * VF;
+                vf s = v_fma(removed[e], bj, v_mul(v_load(at), wj));
+                s = v_fma(value[e], kj, s);
+                v_store(at, s);
+                sum[e] = v_fma(s, rj, sum[e]);
+                coming[e] = v_fma(s, kkj, coming[e]);
+            }
+        }
+#pragma GCC unroll 4
+        for (size_t e = 0; e < B; e++) {
+            v_store(y + e * VF, sum[e]);
+            removed[e] = coming[e];
+        }
+    }
+}
+
+static void wkv7_rest(size_t i0, size_t T, size_t N, size_t ld, const float *r, const float *w,
+                      const float *k, const float *v, const float *kk, const float *b, float *y,
+                      float *S)
+{
+    for (size_t t = 0; t < T; t++)
+        for (size_t i = i0; i < N; i++) {
+            float removed = 0.0f, sum = 0.0f;
+            for (size_t j = 0; j < N; j++)
+                removed = fmaf(S[j * N + i], -kk[t * ld + j], removed);
+            for (size_t j = 0; j < N; j++) {
+                float *s = S + j * N + i;
+                *s = fmaf(removed, b[t * ld + j], *s * w[t * ld + j]);
+                *s = fmaf(v[t * ld + i], k[t * ld + j], *s);
+                sum = fmaf(*s, r[t * ld + j], sum);
+            }
+            y[t * ld + i] = sum;
+        }
+}
+
+static void simd_wkv7(size_t T, size_t N, size_t ld, const float *r, const float *w, const float *k,
+                      const float *v, const float *kk, const float *b, float *y, float *S)
+{
+    size_t i = 0;
+    for (; i + WKV_BLOCK * VF <= N; i += WKV_BLOCK * VF)
+        wkv7_block(WKV_BLOCK, T, N, ld, r, w, k, v + i, kk, b, y + i, S + i);
+    for (; i + VF <= N; i += VF)
+        wkv7_block(1, T, N, ld, r, w, k, v + i, kk, b, y + i, S + i);
+    if (i < N) wkv7_rest(i, T, N, ld, r, w, k, v, kk, b, y, S);
+}
+
+#define SIMD_TABLE(cpu_level)                                                                 \
+    {                                                                                         \
+        .level = (cpu_level), .matmul = simd_matmul, .wkv4 = simd_wkv4, .wkv5 = simd_wkv5,    \
+        .wkv7 = simd_wkv7, .layer_norm = simd_layer_norm, .lerp = simd_lerp, .dot = simd_dot, \
+        .exp = simd_exp, .sigmoid = simd_sigmoid, .tanh = simd_tanh, .silu = simd_silu,       \
+        .relu2 = simd_relu2, .decay6 = simd_decay6, .decay7 = simd_decay7,                    \
+    }
+
+#endif

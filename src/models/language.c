@@ -1,0 +1,107 @@
+/* language.c - the stack that all RWKV language models share.  [lm.skeleton]
+ *
+ *     x = LN(emb[token]; ln0);   x through L layers;   logits = head LN(x; ln_out) */
+#include <string.h>
+
+#include "models/model.h"
+
+#define AT(member)           offsetof(cv_model, member)
+#define NAME(official, gguf) { official, CV_WHOLE }, { gguf, CV_WHOLE }, CV_NOWHERE
+const cv_field cv_language_fields[] = {
+    { NAME("emb.weight", "token_embd.weight"), CV_TABLE, "VC", AT(emb), CV_AS_IS, 0 },
+    { NAME("blocks.0.ln0.weight", "token_embd_norm.weight"), CV_VECTOR, "C", AT(ln0.w), CV_AS_IS,
+      0 },
+    { NAME("blocks.0.ln0.bias", "token_embd_norm.bias"), CV_VECTOR, "C", AT(ln0.b), CV_AS_IS, 0 },
+    { NAME("ln_out.weight", "output_norm.weight"), CV_VECTOR, "C", AT(ln_out.w), CV_AS_IS, 0 },
+    { NAME("ln_out.bias", "output_norm.bias"), CV_VECTOR, "C", AT(ln_out.b), CV_AS_IS, 0 },
+    { NAME("head.weight", "output.weight"), CV_MATRIX, "VC", AT(head), CV_AS_IS, 0 },
+};
+const size_t cv_language_n_fields = sizeof cv_language_fields / sizeof *cv_language_fields;
+
+size_t cv_state_size(const cv_model *model)
+{
+    return model->sizes.L * model->arch->state_size(&model->sizes);
+}
+
+void cv_state_start(const cv_model *model, float *state)
+{
+    const size_t size = model->arch->state_size(&model->sizes);
+    for (size_t l = 0; l < model->sizes.L; l++)
+        model->arch->state_start(model, l, state + l * size);
+}
+
+/* The buffers that a step of run->T rows takes, in this order. */
+typedef struct stack {
+    float *x; /* [T][C] common  */
+    _Alignas(16) unsigned char layer[CV_BUFFERS_MAX];
+} stack;
+
+static void take(cv_run *run, const cv_model *model, stack *b)
+{
+    b->x = cv_take_common(run, model->sizes.C);
+    model->arch->take(run, &model->sizes, b->layer);
+}
+
+/* This member's share of the rows: x is common, so here even few rows are shared out. */
+static void embed(const cv_run *run, const cv_model *model, const int32_t *tokens, float *x)
+{
+    const size_t C = model->sizes.C;
+    const cv_table *emb = &model->emb;
+    size_t lo, hi;
+    cv_share(run->me, run->T, &lo, &hi);
+    for (size_t t = lo; t < hi; t++) {
+        cv_to_f32(emb->dtype, emb->bytes + (size_t)tokens[t] * emb->row_bytes, x + t * C, C);
+        run->kernel->layer_norm(C, x + t * C, model->ln0.w, model->ln0.b, CV_LN_EPS, x + t * C);
+    }
+}
+
+/* Logits of the wanted rows.  Each member normalises all of them for itself. */
+static void head(cv_run *run, const cv_model *model, const cv_step *step, const stack *b)
+{
+    const size_t C = model->sizes.C;
+    cv_run few = *run;
+    few.T = step->n_wanted;
+    float *z = cv_take_own(&few, C);
+    for (size_t i = 0; i < step->n_wanted; i++)
+        run->kernel->layer_norm(C, b->x + step->wanted[i] * C, model->ln_out.w, model->ln_out.b,
+                                CV_LN_EPS, z + i * C);
+    const cv_linear out = { .W = &model->head, .x = z, .y = step->logits };
+    cv_linear_all(&few, &out, 1);
+}
+
+void cv_language_step(cv_run *run, const cv_model *model, const cv_step *step)
+{
+    stack b;
+    run->sequences = step->sequences;
+    run->n_sequences = step->n_sequences;
+    cv_run_rows(run, step->T);
+    take(run, model, &b);
+
+    embed(run, model, step->tokens, b.x);
+    cv_meet(run);
+    for (size_t l = 0; l < model->sizes.L; l++)
+        model->arch->layer(run, model, l, b.x, b.layer);
+    if (step->n_wanted) head(run, model, step, &b);
+}
+
+/* Takes what a step of `rows` rows takes, without memory. */
+static void measure(const cv_model *model, size_t rows, const cv_member *me, size_t *common,
+                    size_t *own)
+{
+    cv_run run = { .me = me };
+    stack b;
+    cv_run_rows(&run, rows);
+    take(&run, model, &b);
+    cv_take_own(&run, model->sizes.C); /* the head's rows */
+    if (run.common.peak > *common) *common = run.common.peak;
+    if (run.own.peak > *own) *own = run.own.peak;
+}
+
+void cv_language_buffers(const cv_model *model, size_t rows, const cv_member *me, size_t *common,
+                         size_t *own, size_t *matmul)
+{
+    *common = *own = 0;
+    measure(model, rows, me, common, own);
+    measure(model, rows < CV_ROWS_FOR_ALL ? rows : CV_ROWS_FOR_ALL, me, common, own);
+    *matmul = cv_matmul_scratch(rows);
+}

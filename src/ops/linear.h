@@ -1,0 +1,32 @@
+/* linear.h - products with weight matrices, shared out by output rows. */
+#ifndef CV_LINEAR_H
+#define CV_LINEAR_H
+
+#include "ops/run.h"
+
+typedef enum cv_act { CV_ACT_NONE, CV_ACT_TANH, CV_ACT_SIGMOID, CV_ACT_SILU, CV_ACT_RELU2 } cv_act;
+
+/* y[t] = act(W x[t]) for all rows.
+ *   x [T][ldx] complete (ldx 0: W->cols); y [T][W->rows] common, complete after the next cv_meet
+ *   add    y += W x instead; act is then NONE
+ *   sum    [T][W->rows] or NULL: sum += gate * y on top, y being scratch then */
+typedef struct cv_linear {
+    const cv_matrix *W;
+    const float *x;
+    size_t ldx;
+    float *y;
+    cv_act act;
+    bool add;
+    float *sum;
+    const float *gate;
+} cv_linear;
+
+/* Several products at once: their panels are one list, of which each member does its part. */
+void cv_linear_all(const cv_run *run, const cv_linear *list, size_t n);
+
+/* Rows [lo, hi) of W alone, by this member alone: what a member that owns heads needs of them.
+ * lo is a multiple of CV_PANEL; hi is, or is W->rows.  y as above, no meeting needed. */
+void cv_linear_part(const cv_run *run, const cv_matrix *W, size_t lo, size_t hi, const float *x,
+                    float *y);
+
+#endif

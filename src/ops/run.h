@@ -1,0 +1,62 @@
+/* run.h - one member's view of one step: which rows, whose buffers, when to meet.
+ *
+ * Every member of the team walks the same model text with its own cv_run.  Matrices and heads are
+ * cut by fixed ranges.  Row-wise work (norms, token shift, mixing) comes in two forms that the text
+ * does not see: for a few rows everyone computes all of them into a buffer of its own, which costs
+ * less than handing them over; for many rows they are shared out into a common buffer.  cv_settle
+ * waits only in the second case, cv_meet always.
+ *
+ * Buffers are taken in the same order by every member, so common ones have the same address. */
+#ifndef CV_RUN_H
+#define CV_RUN_H
+
+#include <stdbool.h>
+
+#include "base/team.h"
+#include "kernels/kernels.h"
+
+/* n tokens of one sequence, and the state before them (out: after them). */
+typedef struct cv_sequence {
+    size_t begin, n; /* rows [begin, begin + n)             */
+    float *state;    /* all layers; see cv_model.state_size */
+} cv_sequence;
+
+typedef struct cv_buffers {
+    float *base;       /* NULL while measuring */
+    size_t used, peak; /* floats               */
+} cv_buffers;
+
+typedef struct cv_run {
+    const cv_kernels *kernel;
+    const cv_member *me;
+    size_t T;                     /* rows                                            */
+    const cv_sequence *sequences; /* cover the rows in order                         */
+    size_t n_sequences;
+    bool split;    /* row-wise work is shared out                     */
+    size_t lo, hi; /* the rows this member computes in row-wise work  */
+    cv_buffers common, own;
+    float *matmul; /* scratch of cv_matmul_scratch(T)                 */
+} cv_run;
+
+/* Steps of at most this many rows are computed by everyone. */
+#define CV_ROWS_FOR_ALL ((size_t)4)
+
+/* Fills T, split, lo, hi; leaves the rest. */
+void cv_run_rows(cv_run *run, size_t T);
+
+/* n floats per row: written by all members in parts / by this member alone / by row-wise work. */
+float *cv_take_common(cv_run *run, size_t width);
+float *cv_take_own(cv_run *run, size_t width);
+float *cv_take_rowwise(cv_run *run, size_t width);
+
+static inline void cv_meet(const cv_run *run)
+{
+    cv_barrier(run->me);
+}
+
+static inline void cv_settle(const cv_run *run)
+{
+    if (run->split) cv_barrier(run->me);
+}
+
+#endif
