@@ -3,7 +3,7 @@
 #include <strings.h>
 
 #include "api/handles.h"
-#include "engine/convert.h"
+#include "engine/conversion.h"
 
 void corvid_convert_defaults(corvid_convert_options *options)
 {

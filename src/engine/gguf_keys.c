@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/convert.h"
+#include "engine/conversion.h"
 #include "engine/vocabulary.h"
 
 /* ---- Lists ----------------------------------------------------------------------------------- */

@@ -266,7 +266,7 @@ static const char *type_name(cv_pickled_type type)
     return "an object";
 }
 
-/* ChatRWKV's own format has its matrices transposed and divided already.  [v4.rescale] */
+/* ChatRWKV's own format has its matrices transposed and divided already.  [dialect.rescale] */
 static corvid_status check_root(collector *c, const cv_pickled *root)
 {
     static const char *const converted[] = { "_strategy", "_version", "_rescale_layer" };

@@ -1,6 +1,8 @@
 /* language.c - the stack that all RWKV language models share.  [lm.skeleton]
  *
- *     x = LN(emb[token]; ln0);   x through L layers;   logits = head LN(x; ln_out) */
+ *     x = LN(emb[token]; ln0);   x through L layers;   logits = head LN(x; ln_out)
+ *
+ * ln0 is applied to the row when it is fetched, not folded into the table [lm.ln0]. */
 #include <string.h>
 
 #include "models/model.h"

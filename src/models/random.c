@@ -150,16 +150,19 @@ static uint64_t scramble(uint64_t x)
     return x ^ (x >> 31);
 }
 
-/* Middle and half-width of a field's values: norms are the identity, decays are slow, matrices keep
- * the size of their input. */
-static void range_of(const cv_view *view, float *middle, float *width)
+/* Middle and half-width of a field's values: norms are the identity, decays are slow, layers change
+ * the stream a little, as trained ones do, so that rounding does not grow from layer to layer. */
+static void range_of(const cv_source *source, const cv_view *view, float *middle, float *width)
 {
     const char *name = view->field->official.name;
     *middle = 0.5f;
     *width = 0.1f;
     if (view->field->kind != CV_VECTOR) {
+        size_t dims[CV_MAX_DIMS];
+        const int n = cv_field_dims(source, view->field, CV_GGML, dims);
+        const bool outer = strchr(view->field->shape, 'V') != NULL;
         *middle = 0.0f;
-        *width = sqrtf(3.0f / (float)view->cols);
+        *width = sqrtf(3.0f / (float)dims[n - 1]) * (outer ? 1.0f : 0.5f);
     } else if (strstr(name, ".bias")) {
         *middle = 0.0f;
     } else if (strstr(name, ".weight")) {
@@ -174,7 +177,7 @@ void cv_random_values(const cv_source *source, const cv_view *view, size_t first
                       float *out)
 {
     float middle, width;
-    range_of(view, &middle, &width);
+    range_of(source, view, &middle, &width);
     uint64_t place = scramble(source->seed);
     for (const char *c = view->name; *c; c++)
         place = scramble(place ^ (unsigned char)*c);

@@ -57,7 +57,8 @@ corvid_status cv_source_each(const cv_source *source,
 corvid_status cv_source_read(const cv_source *source, const cv_view *view, size_t first, size_t n,
                              void *dst, corvid_error *err);
 
-/* What applies to official values of a vector to get those of the model; and back. */
+/* What applies to official values of a vector to get those of the model; and back
+ * [dialect.decay]. */
 float cv_transform_value(cv_transform transform, float x);
 float cv_transform_undo(cv_transform transform, float y);
 

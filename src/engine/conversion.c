@@ -1,4 +1,4 @@
-/* convert.c - one checkpoint format into another; see convert.h.
+/* conversion.c - one checkpoint format into another; see conversion.h.
  *
  * Two ways.  Between files of official names (pth, safetensors) every tensor goes over as it is,
  * known or not.  Where names differ (GGUF, rwkv.cpp) the fields of the architecture say which
@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/convert.h"
+#include "engine/conversion.h"
 #include "engine/vocabulary.h"
 
 #define PIECE \

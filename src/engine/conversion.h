@@ -1,6 +1,6 @@
-/* convert.h - one checkpoint format into another. */
-#ifndef CV_CONVERT_H
-#define CV_CONVERT_H
+/* conversion.h - one checkpoint format into another. */
+#ifndef CV_CONVERSION_H
+#define CV_CONVERSION_H
 
 #include "models/source.h"
 
