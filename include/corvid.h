@@ -39,21 +39,21 @@ CORVID_API const char *corvid_version(void);
 typedef struct corvid_model corvid_model;
 
 typedef struct corvid_model_options {
-    size_t struct_size;                /* set by corvid_model_defaults                          */
-    size_t n_threads;                  /* 0: as many as the process may use, at most 64         */
-    size_t chunk;                      /* rows of one pass (1..1024); 0: 128                    */
-    const char *cpu;                   /* "ref", "avx2", "avx512", "neon"; NULL: the best       */
+    size_t struct_size;                /* set by corvid_model_defaults */
+    size_t n_threads;                  /* 0: as many as the process may use, at most 64 */
+    size_t chunk;                      /* rows of one pass (1..1024); 0: 128 */
+    const char *cpu;                   /* "ref", "avx2", "avx512", "neon"; NULL: the best */
     float group_norm_eps;              /* v5 only; 0: the official 64e-5.  Files made for
-                                            rwkv.cpp reproduce its figures with 1e-5              */
+                                            rwkv.cpp reproduce its figures with 1e-5 */
     const char *vocab;                 /* vocabulary file, or NULL: in the checkpoint, then
-                                            beside it, then in vocab_folder                       */
-    const char *vocab_folder;          /* NULL: none                                            */
-    uint64_t memory_limit;             /* bytes; 0: what the machine has available              */
-    const corvid_allocator *allocator; /* NULL: malloc; must outlive the model                  */
-    corvid_log_fn log;                 /* NULL: silent                                          */
-    corvid_progress_fn progress;       /* bytes of weights laid out while opening               */
-    corvid_cancel_fn cancel;           /* asked while opening and between chunks of feeding     */
-    void *callback_ctx;                /* first argument of the three callbacks above           */
+                                            beside it, then in vocab_folder */
+    const char *vocab_folder;          /* NULL: none */
+    uint64_t memory_limit;             /* bytes; 0: what the machine has available */
+    const corvid_allocator *allocator; /* NULL: malloc; must outlive the model */
+    corvid_log_fn log;                 /* NULL: silent */
+    corvid_progress_fn progress;       /* bytes of weights laid out while opening */
+    corvid_cancel_fn cancel;           /* asked while opening and between chunks of feeding */
+    void *callback_ctx;                /* first argument of the three callbacks above */
 } corvid_model_options;
 
 CORVID_API void corvid_model_defaults(corvid_model_options *options);
@@ -79,18 +79,18 @@ CORVID_API const char *corvid_shape_name(size_t i);
 CORVID_API void corvid_model_close(corvid_model *model);
 
 typedef struct corvid_model_info {
-    size_t struct_size;      /* set by the caller to sizeof *info                     */
+    size_t struct_size;      /* set by the caller to sizeof *info */
     const char *arch;        /* "rwkv4", "rwkv5.0", "rwkv5.1", "rwkv5.2", "rwkv6", "rwkv7" */
-    const char *format;      /* "pth", "safetensors", "gguf", "ggml", "random"        */
-    const char *weight_type; /* of the largest share of the weights                   */
-    const char *cpu;         /* the kernels in use                                    */
-    const char *tokenizer;   /* "world", "20b", "bytes", or NULL: none found          */
+    const char *format;      /* "pth", "safetensors", "gguf", "ggml", "random" */
+    const char *weight_type; /* of the largest share of the weights */
+    const char *cpu;         /* the kernels in use */
+    const char *tokenizer;   /* "world", "20b", "bytes", or NULL: none found */
     size_t n_vocab, n_embd, n_layers, n_att, n_ffn, n_heads, head_size;
     uint64_t n_parameters;
-    uint64_t weight_bytes;    /* in memory                                             */
-    uint64_t workspace_bytes; /* one per model, independent of the number of streams   */
-    uint64_t state_bytes;     /* of one stream                                         */
-    uint64_t fingerprint;     /* of the weights; a state fits one fingerprint          */
+    uint64_t weight_bytes;    /* in memory */
+    uint64_t workspace_bytes; /* one per model, independent of the number of streams */
+    uint64_t state_bytes;     /* of one stream */
+    uint64_t fingerprint;     /* of the weights; a state fits one fingerprint */
     size_t n_threads;
 } corvid_model_info;
 
@@ -154,10 +154,10 @@ CORVID_API corvid_status corvid_score(corvid_stream *stream, const int32_t *toke
 
 /* One stream's share of a batch. */
 typedef struct corvid_batch_item {
-    corvid_stream *stream; /* each stream at most once                              */
+    corvid_stream *stream; /* each stream at most once */
     const int32_t *tokens;
     size_t n;
-    float *logits; /* [n_vocab] after its last token; NULL if not wanted    */
+    float *logits; /* [n_vocab] after its last token; NULL if not wanted */
 } corvid_batch_item;
 
 /* Feeds several streams of one model in one pass over its weights.  Bit for bit what feeding them
@@ -229,14 +229,14 @@ typedef struct corvid_logit_bias {
 typedef struct corvid_sampler_options {
     size_t struct_size;
     float temperature;             /* 0: greedy; default 1.  Applied after truncation, as the
-                                            official sampler does [sample.order]                  */
-    float top_p;                   /* 0.5; keeps the likeliest tokens that reach this mass  */
-    size_t top_k;                  /* 0: off                                                */
-    float min_p;                   /* 0: off; drops what is below min_p times the maximum   */
-    float typical;                 /* 0: off; locally typical sampling, the mass tau kept   */
-    float presence, frequency;     /* penalties; 0: off                                     */
-    float penalty_decay;           /* 0.996 per token                                       */
-    const corvid_logit_bias *bias; /* copied                                                */
+                                            official sampler does [sample.order] */
+    float top_p;                   /* 0.5; keeps the likeliest tokens that reach this mass */
+    size_t top_k;                  /* 0: off */
+    float min_p;                   /* 0: off; drops what is below min_p times the maximum */
+    float typical;                 /* 0: off; locally typical sampling, the mass tau kept */
+    float presence, frequency;     /* penalties; 0: off */
+    float penalty_decay;           /* 0.996 per token */
+    const corvid_logit_bias *bias; /* copied */
     size_t n_bias;
     uint64_t seed;
 } corvid_sampler_options;
@@ -264,10 +264,10 @@ CORVID_API void corvid_sampler_reset(corvid_sampler *sampler, uint64_t seed);
 
 typedef struct corvid_convert_options {
     size_t struct_size;
-    const char *type;            /* NULL: keep; f32 bf16 f16 q8 q6 q5 q4, or a GGUF type  */
+    const char *type;            /* NULL: keep; f32 bf16 f16 q8 q6 q5 q4, or a GGUF type */
     const char *format;          /* NULL: by the target's extension; "gguf", "safetensors" */
-    const char *vocab;           /* vocabulary file to put inside; NULL: none             */
-    corvid_progress_fn progress; /* bytes read                                            */
+    const char *vocab;           /* vocabulary file to put inside; NULL: none */
+    corvid_progress_fn progress; /* bytes read */
     corvid_cancel_fn cancel;
     corvid_log_fn log;
     void *callback_ctx;

@@ -22,15 +22,15 @@ extern "C" {
 /* What a call came to.  The numbers are the exit codes of the `corvid` command. */
 typedef enum corvid_status {
     CORVID_OK = 0,
-    CORVID_E_ARGUMENT = 2,  /* an argument is out of range; nothing was changed           */
-    CORVID_E_FILE = 3,      /* a file is missing or cannot be read                        */
-    CORVID_E_FORMAT = 4,    /* a file is malformed, or of a kind that is not supported    */
-    CORVID_E_MEMORY = 5,    /* it does not fit in memory, or an allocation failed         */
-    CORVID_E_WRITE = 6,     /* writing failed; the old file, if any, is intact            */
-    CORVID_E_NETWORK = 7,   /* the network failed                                         */
-    CORVID_E_MISMATCH = 8,  /* a state, adapter or vocabulary of another model            */
-    CORVID_E_INTERNAL = 9,  /* our mistake; please report it                              */
-    CORVID_E_CANCELLED = 10 /* the caller's cancel callback asked to stop                 */
+    CORVID_E_ARGUMENT = 2,  /* an argument is out of range; nothing was changed */
+    CORVID_E_FILE = 3,      /* a file is missing or cannot be read */
+    CORVID_E_FORMAT = 4,    /* a file is malformed, or of a kind that is not supported */
+    CORVID_E_MEMORY = 5,    /* it does not fit in memory, or an allocation failed */
+    CORVID_E_WRITE = 6,     /* writing failed; the old file, if any, is intact */
+    CORVID_E_NETWORK = 7,   /* the network failed */
+    CORVID_E_MISMATCH = 8,  /* a state, adapter or vocabulary of another model */
+    CORVID_E_INTERNAL = 9,  /* our mistake; please report it */
+    CORVID_E_CANCELLED = 10 /* the caller's cancel callback asked to stop */
 } corvid_status;
 
 #define CORVID_ERROR_TEXT 1024

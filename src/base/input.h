@@ -8,10 +8,10 @@
 #include "memory.h"
 
 typedef struct cv_input {
-    char path[512];             /* for messages (shortened in front when longer)      */
-    uint64_t size;              /* bytes, when it was opened                          */
-    int fd;                     /* -1 for memory                                      */
-    const unsigned char *bytes; /* memory inputs only; borrowed                       */
+    char path[512];             /* for messages (shortened in front when longer) */
+    uint64_t size;              /* bytes, when it was opened */
+    int fd;                     /* -1 for memory */
+    const unsigned char *bytes; /* memory inputs only; borrowed */
 } cv_input;
 
 /* CORVID_E_FILE with the reason (and a hint) when it cannot be opened or is not a plain file. */

@@ -1,7 +1,7 @@
 /* memory.h - where memory comes from: the caller's allocator, and arenas on top of it.
  *
  * Nothing below the engine calls malloc.  Whoever needs memory is handed a cv_memory (the caller's
- * corvid_allocator, or the C library's) or an arena that frees everything at once.  */
+ * corvid_allocator, or the C library's) or an arena that frees everything at once. */
 #ifndef CV_MEMORY_H
 #define CV_MEMORY_H
 
@@ -39,7 +39,7 @@ typedef struct cv_arena {
 
 void cv_arena_init(cv_arena *arena, const corvid_allocator *mem);
 void *cv_arena_alloc(cv_arena *arena, size_t count, size_t size);  /* 16-aligned, zeroed */
-char *cv_arena_text(cv_arena *arena, const char *bytes, size_t n); /* terminated copy    */
+char *cv_arena_text(cv_arena *arena, const char *bytes, size_t n); /* terminated copy */
 void cv_arena_free(cv_arena *arena);
 
 /* Bytes of memory this process could still take without swapping (0 when unknown). */

@@ -22,8 +22,8 @@ typedef struct cv_output {
 
 corvid_status cv_output_create(cv_output *out, const char *path, corvid_error *err);
 corvid_status cv_output_write(cv_output *out, const void *bytes, size_t n, corvid_error *err);
-uint64_t cv_output_checksum(const cv_output *out); /* XXH3-64 of what was written            */
-corvid_status cv_output_commit(cv_output *out, corvid_error *err); /* frees out's resources  */
+uint64_t cv_output_checksum(const cv_output *out);                 /* XXH3-64 of what was written */
+corvid_status cv_output_commit(cv_output *out, corvid_error *err); /* frees out's resources */
 void cv_output_discard(cv_output *out); /* safe after commit, and on a zeroed one */
 
 #ifdef CV_TESTING

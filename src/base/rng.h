@@ -10,7 +10,7 @@ typedef struct cv_rng {
 
 void cv_rng_seed(cv_rng *rng, uint64_t seed);
 uint64_t cv_rng_next(cv_rng *rng);
-double cv_rng_uniform(cv_rng *rng); /* [0, 1) with 53 bits       */
-float cv_rng_normal(cv_rng *rng);   /* mean 0, variance 1        */
+double cv_rng_uniform(cv_rng *rng); /* [0, 1) with 53 bits */
+float cv_rng_normal(cv_rng *rng);   /* mean 0, variance 1 */
 
 #endif

@@ -17,9 +17,9 @@
 
 #include "base/cpu.h"
 
-#define SPIN_NS  50000 /* polled without giving the processor away                            */
-#define YIELD_NS 50000 /* polled after that, between yields, before a member goes to sleep    */
-#define POLLS    64    /* polls between two looks at the clock                                */
+#define SPIN_NS  50000 /* polled without giving the processor away */
+#define YIELD_NS 50000 /* polled after that, between yields, before a member goes to sleep */
+#define POLLS    64    /* polls between two looks at the clock */
 
 struct cv_team {
     const corvid_allocator *mem;

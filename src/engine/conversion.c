@@ -20,10 +20,10 @@
 
 /* A tensor of the new file: one or several views (slices) one behind the other. */
 typedef struct target {
-    cv_tensor tensor; /* name, type and dims as they will be written         */
+    cv_tensor tensor; /* name, type and dims as they will be written */
     size_t first_view, n_views;
-    bool turned;               /* rows and columns change places                      */
-    const cv_tensor *verbatim; /* the tensor itself, without views                    */
+    bool turned;               /* rows and columns change places */
+    const cv_tensor *verbatim; /* the tensor itself, without views */
 } target;
 
 typedef struct job {
@@ -31,15 +31,15 @@ typedef struct job {
     const cv_convert_settings *settings;
     cv_checkpoint ckpt;
     cv_source source;
-    bool known;         /* source is a model of ours                           */
-    cv_dialect dialect; /* of the target                                       */
+    bool known;         /* source is a model of ours */
+    cv_dialect dialect; /* of the target */
     cv_arena arena;
     cv_view *views;
     size_t n_views, max_views;
     target *targets;
     size_t n_targets, max_targets;
-    float *values;      /* [PIECE]                                             */
-    unsigned char *raw; /* [PIECE] of anything                                 */
+    float *values;      /* [PIECE] */
+    unsigned char *raw; /* [PIECE] of anything */
     uint64_t done, total;
 } job;
 

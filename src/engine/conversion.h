@@ -5,10 +5,10 @@
 #include "models/source.h"
 
 typedef struct cv_convert_settings {
-    cv_format format;  /* CV_GGUF or CV_SAFETENSORS                           */
-    bool keep;         /* types stay as they are                              */
-    cv_dtype type;     /* of the matrices, otherwise                          */
-    const char *vocab; /* vocabulary file to put inside, or NULL              */
+    cv_format format;  /* CV_GGUF or CV_SAFETENSORS */
+    bool keep;         /* types stay as they are */
+    cv_dtype type;     /* of the matrices, otherwise */
+    const char *vocab; /* vocabulary file to put inside, or NULL */
     corvid_progress_fn progress;
     corvid_cancel_fn cancel;
     corvid_log_fn log;

@@ -16,11 +16,11 @@
 #define CV_CHUNK_MAX ((size_t)1024)
 
 typedef struct cv_engine_options {
-    size_t n_threads;      /* 0: all                                             */
-    size_t chunk;          /* 0: CV_CHUNK                                        */
-    const char *cpu;       /* NULL: the best                                     */
-    float group_norm_eps;  /* 0: official                                        */
-    uint64_t memory_limit; /* 0: what is available                               */
+    size_t n_threads;      /* 0: all */
+    size_t chunk;          /* 0: CV_CHUNK */
+    const char *cpu;       /* NULL: the best */
+    float group_norm_eps;  /* 0: official */
+    uint64_t memory_limit; /* 0: what is available */
     corvid_log_fn log;
     corvid_progress_fn progress;
     corvid_cancel_fn cancel;
@@ -42,14 +42,14 @@ typedef struct cv_engine {
 
     /* The workspace, in floats. */
     float *workspace;
-    size_t common, own, matmul; /* sizes; own and matmul once per member               */
-    float *logits;              /* [CV_HEAD_ROWS][V]                                   */
+    size_t common, own, matmul; /* sizes; own and matmul once per member */
+    float *logits;              /* [CV_HEAD_ROWS][V] */
 
     /* The pass being packed, [chunk] each. */
     int32_t *tokens;
     cv_sequence *sequences;
     size_t *wanted;
-    cv_feed *feeds; /* for the batch call                                  */
+    cv_feed *feeds; /* for the batch call */
 } cv_engine;
 
 /* A sequence: the state after `position` tokens. */
@@ -68,9 +68,9 @@ struct cv_feed {
     size_t n;
     cv_want want;
     float *logits;         /* LAST, SCORES: [V] after the last token; ALL: [n][V] */
-    double *scores;        /* SCORES [n]: [i + 1] is filled after token i         */
-    unsigned char *greedy; /* SCORES [n] or NULL                                  */
-    size_t done;           /* set by the engine                                   */
+    double *scores;        /* SCORES [n]: [i + 1] is filled after token i */
+    unsigned char *greedy; /* SCORES [n] or NULL */
+    size_t done;           /* set by the engine */
 };
 
 /* Bytes that an engine over this source takes beside the weights. */

@@ -278,10 +278,10 @@ typedef struct box {
 typedef struct gather {
     const cv_checkpoint *ckpt;
     const cv_tensor *t;
-    size_t size;         /* bytes of an element                          */
-    size_t first, n;     /* the elements wanted, in row-major order      */
-    unsigned char *dst;  /* [n * size]                                   */
-    unsigned char *span; /* [SPAN_BYTES]                                 */
+    size_t size;         /* bytes of an element */
+    size_t first, n;     /* the elements wanted, in row-major order */
+    unsigned char *dst;  /* [n * size] */
+    unsigned char *span; /* [SPAN_BYTES] */
 } gather;
 
 static void copy_strided(unsigned char *dst, const unsigned char *src, size_t n, size_t stride,

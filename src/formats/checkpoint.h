@@ -16,11 +16,11 @@ typedef struct cv_tensor {
     const char *name;
     cv_dtype dtype;
     int n_dims;
-    size_t dims[CV_MAX_DIMS];    /* outermost first, as PyTorch prints them             */
-    size_t count;                /* product of dims                                     */
-    uint64_t offset;             /* of element 0, in bytes from the start of the file   */
-    bool contiguous;             /* row-major without gaps; always, except in .pth      */
-    size_t strides[CV_MAX_DIMS]; /* in elements; used when not contiguous               */
+    size_t dims[CV_MAX_DIMS];    /* outermost first, as PyTorch prints them */
+    size_t count;                /* product of dims */
+    uint64_t offset;             /* of element 0, in bytes from the start of the file */
+    bool contiguous;             /* row-major without gaps; always, except in .pth */
+    size_t strides[CV_MAX_DIMS]; /* in elements; used when not contiguous */
 } cv_tensor;
 
 typedef enum cv_meta_type {
@@ -34,7 +34,7 @@ typedef enum cv_meta_type {
 } cv_meta_type;
 
 typedef struct cv_text {
-    const char *bytes; /* terminated, though it may hold zeros                */
+    const char *bytes; /* terminated, though it may hold zeros */
     size_t n;
 } cv_text;
 
@@ -42,10 +42,10 @@ typedef struct cv_text {
 typedef struct cv_meta {
     const char *key;
     cv_meta_type type;
-    int64_t integer; /* INT, BOOL                                           */
-    double number;   /* FLOAT                                               */
-    cv_text text;    /* TEXT                                                */
-    size_t count;    /* arrays                                              */
+    int64_t integer; /* INT, BOOL */
+    double number;   /* FLOAT */
+    cv_text text;    /* TEXT */
+    size_t count;    /* arrays */
     const int64_t *integers;
     const double *numbers;
     const cv_text *texts;
@@ -56,8 +56,8 @@ typedef enum cv_format { CV_PTH, CV_SAFETENSORS, CV_GGUF, CV_RWKVCPP } cv_format
 typedef struct cv_checkpoint {
     cv_input in;
     cv_format format;
-    cv_arena arena;     /* owns everything below                               */
-    cv_tensor *tensors; /* sorted by name                                      */
+    cv_arena arena;     /* owns everything below */
+    cv_tensor *tensors; /* sorted by name */
     size_t n_tensors;
     cv_meta *meta;
     size_t n_meta;

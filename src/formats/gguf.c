@@ -20,8 +20,8 @@
 /* A vocabulary of 65536 tokens makes a header of 2 MB; safetensors draws the same line. */
 #define MAX_HEADER 100000000u
 
-#define MIN_PAIR   14 /* bytes: length and one letter of a key, type, one byte of value         */
-#define MIN_TENSOR 33 /* length and one letter of a name, number of dims, a dim, type, offset   */
+#define MIN_PAIR   14 /* bytes: length and one letter of a key, type, one byte of value */
+#define MIN_TENSOR 33 /* length and one letter of a name, number of dims, a dim, type, offset */
 
 #define MIN_ALIGNMENT 8
 #define MAX_ALIGNMENT (1 << 20)

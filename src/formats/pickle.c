@@ -12,11 +12,11 @@
 #include "base/checked.h"
 #include "formats/dims.h"
 
-#define STACK_LIMIT   ((size_t)1 << 16) /* values; Python's own pickler never needs 4,000    */
+#define STACK_LIMIT   ((size_t)1 << 16) /* values; Python's own pickler never needs 4,000 */
 #define MARK_LIMIT    CV_PICKLE_DEPTH
 #define MEMO_SLACK    1000 /* memo indices come in sequence, give or take a few */
-#define GLOBAL_LIMIT  256  /* bytes of a module's or a class's name             */
-#define LONG_LIMIT    32   /* bytes of a long integer                           */
+#define GLOBAL_LIMIT  256  /* bytes of a module's or a class's name */
+#define LONG_LIMIT    32   /* bytes of a long integer */
 #define BUDGET_FACTOR 10
 #define BUDGET_BASE   ((size_t)4 << 20)
 
@@ -29,8 +29,8 @@ typedef struct machine {
     cv_pickle *out;
     const corvid_allocator *mem;
     const unsigned char *bytes;
-    size_t n, at; /* the pickle, and the next byte        */
-    size_t op_at; /* of the opcode being run              */
+    size_t n, at; /* the pickle, and the next byte */
+    size_t op_at; /* of the opcode being run */
     unsigned char op;
     uint64_t base;
     value_array stack, memo;

@@ -34,7 +34,7 @@ typedef enum cv_pickled_type {
 typedef enum cv_pickle_kind {
     CV_GLOBAL_ORDERED_DICT,
     CV_GLOBAL_TENSOR,    /* torch._utils._rebuild_tensor, _rebuild_tensor_v2 */
-    CV_GLOBAL_PARAMETER, /* torch._utils._rebuild_parameter                  */
+    CV_GLOBAL_PARAMETER, /* torch._utils._rebuild_parameter */
     CV_GLOBAL_STORAGE,
     CV_GLOBAL_OPAQUE,
     CV_GLOBAL_REFUSED /* known, and known not to be readable */
@@ -43,8 +43,8 @@ typedef enum cv_pickle_kind {
 typedef struct cv_pickle_global {
     const char *name; /* "torch._utils._rebuild_tensor_v2" */
     cv_pickle_kind kind;
-    cv_dtype dtype;     /* of a storage class              */
-    const char *reason; /* why it is refused, what to do   */
+    cv_dtype dtype;     /* of a storage class */
+    const char *reason; /* why it is refused, what to do */
 } cv_pickle_global;
 
 typedef struct cv_pickled cv_pickled;
@@ -73,8 +73,8 @@ typedef struct cv_pickled_tensor {
     cv_pickle_storage *storage;
     uint64_t first; /* element 0, in elements of the storage */
     int n_dims;
-    size_t count;                 /* product of dims                       */
-    const size_t *dims, *strides; /* within the storage: checked           */
+    size_t count;                 /* product of dims */
+    const size_t *dims, *strides; /* within the storage: checked */
 } cv_pickled_tensor;
 
 struct cv_pickled {
@@ -94,14 +94,14 @@ struct cv_pickled {
 typedef struct cv_pickle {
     cv_arena arena;
     cv_pickled root;
-    uint64_t base;               /* offset of the pickle in the file              */
-    size_t used;                 /* bytes up to and with STOP                     */
-    bool cut;                    /* failed because the bytes ended before STOP    */
-    cv_pickle_storage *storages; /* in the order of first mention                 */
+    uint64_t base;               /* offset of the pickle in the file */
+    size_t used;                 /* bytes up to and with STOP */
+    bool cut;                    /* failed because the bytes ended before STOP */
+    cv_pickle_storage *storages; /* in the order of first mention */
     cv_pickle_storage *last_storage;
     size_t n_storages;
     cv_pickle_storage **buckets;
-    size_t n_buckets; /* 0 or a power of two                           */
+    size_t n_buckets; /* 0 or a power of two */
 } cv_pickle;
 
 /* Reads one pickle from the front of bytes[n], which must outlive the result.  base is the offset

@@ -12,17 +12,17 @@
 #include "base/checked.h"
 
 #define NAME_LIMIT    500 /* bytes of a tensor's name; PyTorch's own have some sixty */
-#define NEST_LIMIT    16  /* dicts in dicts                                          */
+#define NEST_LIMIT    16  /* dicts in dicts */
 #define BUDGET_FACTOR 4
 #define BUDGET_BASE   ((size_t)6 << 20)
 
 typedef struct collector {
     cv_checkpoint *ckpt;
     const cv_pickle *pickle;
-    size_t n_bytes; /* of the pickle                             */
+    size_t n_bytes; /* of the pickle */
     cv_pth_locate locate;
     void *ctx;
-    bool fill; /* else count only                           */
+    bool fill; /* else count only */
     size_t n, visits;
     char name[NAME_LIMIT + 1];
     corvid_error *err;

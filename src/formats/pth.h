@@ -15,7 +15,7 @@ typedef corvid_status (*cv_pth_locate)(void *ctx, cv_pickle_storage *storage, co
 corvid_status cv_pth_collect(cv_checkpoint *ckpt, const cv_pickle *pickle, size_t n_bytes,
                              cv_pth_locate locate, void *ctx, corvid_error *err);
 
-corvid_status cv_pth_zip_parse(cv_checkpoint *ckpt, corvid_error *err);    /* pth_zip.c    */
+corvid_status cv_pth_zip_parse(cv_checkpoint *ckpt, corvid_error *err);    /* pth_zip.c */
 corvid_status cv_pth_legacy_parse(cv_checkpoint *ckpt, corvid_error *err); /* pth_legacy.c */
 
 #endif

@@ -21,9 +21,9 @@ static const unsigned char magic[] = { 0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c,
 typedef struct stream {
     cv_checkpoint *ckpt;
     const corvid_allocator *mem;
-    unsigned char *bytes; /* the window                                */
+    unsigned char *bytes; /* the window */
     size_t n, at;
-    bool cut; /* a pickle does not end within the window   */
+    bool cut; /* a pickle does not end within the window */
     corvid_error *err;
 } stream;
 

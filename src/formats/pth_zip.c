@@ -14,22 +14,22 @@
 #include "formats/pth.h"
 
 #define ENTRY_LIMIT ((uint64_t)1 << 18)
-#define ENTRY_BYTES 46                /* the least that one takes in the central directory  */
+#define ENTRY_BYTES 46                /* the least that one takes in the central directory */
 #define TAIL_BYTES  (65535 + 22 + 20) /* where the end record may lie: comment, record, locator */
-#define END_RECORDS 16                /* more of them in the tail are an attack             */
+#define END_RECORDS 16                /* more of them in the tail are an attack */
 #define PROBE_BYTES 32
 #define NAME_LIMIT  512
 
 typedef struct archive {
     cv_checkpoint *ckpt;
     zip_t *zip;
-    uint64_t position;          /* of the source                        */
-    uint64_t read_from, n_read; /* the last read that libzip asked for  */
-    uint64_t allowance;         /* bytes that libzip may still read     */
+    uint64_t position;          /* of the source */
+    uint64_t read_from, n_read; /* the last read that libzip asked for */
+    uint64_t allowance;         /* bytes that libzip may still read */
     zip_error_t source_error;
-    corvid_status read_status; /* when the input itself failed         */
+    corvid_status read_status; /* when the input itself failed */
     corvid_error read_error;
-    char folder[NAME_LIMIT]; /* "archive/", with the slash, or ""    */
+    char folder[NAME_LIMIT]; /* "archive/", with the slash, or "" */
     corvid_error *err;
 } archive;
 

@@ -13,7 +13,7 @@
 #define MAX_HEADER   100000000u
 #define LENGTH_BYTES 8
 
-/* The shortest entry there is:  "":{"dtype":"U8","shape":[],"data_offsets":[0,0]}  */
+/* The shortest entry there is:  "":{"dtype":"U8","shape":[],"data_offsets":[0,0]} */
 #define SMALLEST_ENTRY 49
 
 /* What one tensor's entry may take; the longest useful one has some four hundred bytes. */

@@ -15,26 +15,26 @@
 
 #include "base/cpu.h"
 
-#define CV_PANEL ((size_t)16)  /* output rows that lie side by side                   */
-#define CV_FOLD  ((size_t)256) /* inputs summed in one chain before it is folded in   */
+#define CV_PANEL ((size_t)16)  /* output rows that lie side by side */
+#define CV_FOLD  ((size_t)256) /* inputs summed in one chain before it is folded in */
 
 /* How the weights of a panel are stored; the value is always taken to f32 before it is used. */
 typedef enum cv_layout {
-    CV_LAYOUT_F32,  /* [cols][16] float                                    */
-    CV_LAYOUT_F16,  /* [cols][16] half                                     */
-    CV_LAYOUT_BF16, /* [cols][16] bfloat16                                 */
+    CV_LAYOUT_F32,  /* [cols][16] float */
+    CV_LAYOUT_F16,  /* [cols][16] half */
+    CV_LAYOUT_BF16, /* [cols][16] bfloat16 */
     CV_LAYOUT_Q8    /* [cols/group] of { float scale[16]; float min[16] if
-                                           has_min; int8 q[group][16] }: w = q * scale + min   */
+                                           has_min; int8 q[group][16] }: w = q * scale + min */
 } cv_layout;
 
 /* A weight matrix [rows][cols] in panels of 16 rows; the last one is padded with zeros. */
 typedef struct cv_matrix {
     size_t rows, cols;
     cv_layout layout;
-    size_t group; /* Q8: inputs per scale, 16 or 32 (divides CV_FOLD)    */
-    bool has_min; /* Q8                                                  */
+    size_t group; /* Q8: inputs per scale, 16 or 32 (divides CV_FOLD) */
+    bool has_min; /* Q8 */
     size_t panel_bytes;
-    const unsigned char *panels; /* [ceil(rows / 16)][panel_bytes], 64-byte aligned     */
+    const unsigned char *panels; /* [ceil(rows / 16)][panel_bytes], 64-byte aligned */
 } cv_matrix;
 
 /* Floats of scratch a matmul of T rows needs: two panels and T rows of CV_FOLD inputs in f32. */
@@ -83,7 +83,7 @@ typedef struct cv_kernels {
     void (*sigmoid)(size_t n, const float *x, float *y);
     void (*tanh)(size_t n, const float *x, float *y);
     void (*silu)(size_t n, const float *x, float *y);
-    void (*relu2)(size_t n, const float *x, float *y);  /* max(x, 0)^2                  */
+    void (*relu2)(size_t n, const float *x, float *y);  /* max(x, 0)^2 */
     void (*decay6)(size_t n, const float *x, float *y); /* exp(-exp(x))        [v6.decay] */
     void (*decay7)(size_t n, const float *x, float *y); /* exp(-e^-1/2 sigmoid(x)) [v7.decay] */
 } cv_kernels;

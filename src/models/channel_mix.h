@@ -7,14 +7,14 @@
 #include "models/model.h"
 
 typedef struct cv_channel_mix {
-    cv_norm ln2;              /* [C]                      */
-    const float *mu_k, *mu_r; /* [C], multiply prev       */
-    cv_matrix K, R, V;        /* [F, C], [C, C], [C, F]   */
+    cv_norm ln2;              /* [C] */
+    const float *mu_k, *mu_r; /* [C], multiply prev */
+    cv_matrix K, R, V;        /* [F, C], [C, C], [C, F] */
 } cv_channel_mix;
 
 typedef struct cv_channel_buffers {
-    float *z, *xk, *xr; /* [T][C] rowwise           */
-    float *k, *r, *v;   /* [T][F], [T][C] common    */
+    float *z, *xk, *xr; /* [T][C] rowwise */
+    float *k, *r, *v;   /* [T][F], [T][C] common */
 } cv_channel_buffers;
 
 void cv_channel_mix_take(cv_run *run, const cv_sizes *s, cv_channel_buffers *b);

@@ -34,7 +34,7 @@ void cv_state_start(const cv_model *model, float *state)
 
 /* The buffers that a step of run->T rows takes, in this order. */
 typedef struct stack {
-    float *x; /* [T][C] common  */
+    float *x; /* [T][C] common */
     _Alignas(16) unsigned char layer[CV_BUFFERS_MAX];
 } stack;
 

@@ -11,29 +11,29 @@
 
 /* Sizes, named by the letters of the papers.  Those an architecture does not have are 0. */
 typedef struct cv_sizes {
-    size_t V, C, L;    /* vocabulary, embedding width, layers                 */
-    size_t A, F;       /* widths of the time mix and of the channel mix       */
-    size_t H, N;       /* heads of N channels, A = H N                        */
-    size_t D, M, E;    /* v6: rank of the shift, M = 5 D; rank of the decay   */
-    size_t w, a, v, g; /* v7: ranks of decay, learning rate, value, gate      */
+    size_t V, C, L;    /* vocabulary, embedding width, layers */
+    size_t A, F;       /* widths of the time mix and of the channel mix */
+    size_t H, N;       /* heads of N channels, A = H N */
+    size_t D, M, E;    /* v6: rank of the shift, M = 5 D; rank of the decay */
+    size_t w, a, v, g; /* v7: ranks of decay, learning rate, value, gate */
 } cv_sizes;
 
 /* ---- Weights by name ------------------------------------------------------------------------- */
 
 typedef enum cv_kind {
-    CV_VECTOR,   /* const float *: any shape with the right count       */
-    CV_MATRIX,   /* cv_matrix: [out, in] in every file                  */
-    CV_LOW_RANK, /* cv_matrix: official files hold [in, out]            */
-    CV_TABLE     /* cv_table: rows kept as they are stored              */
+    CV_VECTOR,   /* const float *: any shape with the right count */
+    CV_MATRIX,   /* cv_matrix: [out, in] in every file */
+    CV_LOW_RANK, /* cv_matrix: official files hold [in, out] */
+    CV_TABLE     /* cv_table: rows kept as they are stored */
 } cv_kind;
 
 /* What the loader makes of the official values of a vector. */
 typedef enum cv_transform {
     CV_AS_IS,
     CV_ONE_MINUS,   /* 1 - x: the old mix multiplies z, ours prev [shift.mix] */
-    CV_NEG_EXP,     /* -exp(x)        [v4.wkv]                             */
-    CV_EXP_NEG_EXP, /* exp(-exp(x))   [v5.decay]                           */
-    CV_EXP          /* exp(x)         [v5.bonus]                           */
+    CV_NEG_EXP,     /* -exp(x)        [v4.wkv] */
+    CV_EXP_NEG_EXP, /* exp(-exp(x))   [v5.decay] */
+    CV_EXP          /* exp(x)         [v5.bonus] */
 } cv_transform;
 
 /* A tensor's name in one family of files; slice: the i-th part along its first dimension, or
@@ -50,14 +50,14 @@ typedef struct cv_spelling {
     } /* gguf: no such name; ggml: as official */
 
 enum {
-    CV_OPTIONAL = 1,  /* may be missing                                      */
-    CV_NOT_FIRST = 2, /* layer 0 has none, or one that is not used           */
-    CV_OR_NEXT = 4,   /* if missing, the next field has it; else skip that   */
-    CV_BAKED = 8,     /* rwkv.cpp files hold the transformed value           */
-    CV_PER_HEAD = 16, /* one number per head, spread over its N channels     */
-    CV_FLAT = 64,     /* GGUF files hold it as one dimension                 */
+    CV_OPTIONAL = 1,  /* may be missing */
+    CV_NOT_FIRST = 2, /* layer 0 has none, or one that is not used */
+    CV_OR_NEXT = 4,   /* if missing, the next field has it; else skip that */
+    CV_BAKED = 8,     /* rwkv.cpp files hold the transformed value */
+    CV_PER_HEAD = 16, /* one number per head, spread over its N channels */
+    CV_FLAT = 64,     /* GGUF files hold it as one dimension */
     CV_RESCALED = 32  /* rwkv6 GGUF: divided by 2^(layer / period)
-                                           [dialect.rescale]                                   */
+                                           [dialect.rescale] */
 };
 
 /* One weight: where it stands in files, its shape in letters of cv_sizes (outermost first; ones in
@@ -65,7 +65,7 @@ enum {
  * where it goes (offset of a float pointer, cv_matrix or cv_table in the layer's or model's
  * struct).  Within layers the names lack their "blocks.N." or "blk.N.". */
 typedef struct cv_field {
-    cv_spelling official, gguf, ggml; /* ggml.name NULL: as official                         */
+    cv_spelling official, gguf, ggml; /* ggml.name NULL: as official */
     cv_kind kind;
     const char *shape;
     size_t offset;
@@ -85,10 +85,10 @@ typedef struct cv_table {
 typedef struct cv_model cv_model;
 
 typedef struct cv_arch {
-    const char *name; /* "rwkv7"                                             */
+    const char *name; /* "rwkv7" */
     bool (*detect)(const cv_checkpoint *ckpt);
-    const cv_field *fields;       /* of one layer                                        */
-    size_t n_fields, layer_bytes; /* sizeof its layer struct                             */
+    const cv_field *fields;       /* of one layer */
+    size_t n_fields, layer_bytes; /* sizeof its layer struct */
 
     /* State of one layer in floats: the shift vectors of time mix and channel mix [C] each, then
      * the memory, which is what export and import see: to and from the order of the reference files
@@ -116,12 +116,12 @@ struct cv_model {
     cv_table emb;
     cv_norm ln0, ln_out;
     cv_matrix head;
-    unsigned char *layers; /* [L] of arch->layer_bytes                            */
+    unsigned char *layers; /* [L] of arch->layer_bytes */
     const corvid_allocator *mem;
-    unsigned char *weights; /* one block that holds every number above             */
+    unsigned char *weights; /* one block that holds every number above */
     size_t weight_bytes;
     uint64_t n_parameters, fingerprint;
-    cv_dtype main_type; /* of the largest share of the weights                 */
+    cv_dtype main_type; /* of the largest share of the weights */
     cv_format format;
 };
 
@@ -152,13 +152,13 @@ void cv_state_start(const cv_model *model, float *state);
 
 /* What a step computes. */
 typedef struct cv_step {
-    const int32_t *tokens; /* [T], checked                                        */
+    const int32_t *tokens; /* [T], checked */
     size_t T;
     const cv_sequence *sequences;
     size_t n_sequences;
-    const size_t *wanted; /* rows whose logits are wanted, ascending             */
+    const size_t *wanted; /* rows whose logits are wanted, ascending */
     size_t n_wanted;
-    float *logits; /* [n_wanted][V]                                       */
+    float *logits; /* [n_wanted][V] */
 } cv_step;
 
 /* One member's walk of a step.  run has kernel, me, buffers (reset) and matmul scratch. */

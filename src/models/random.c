@@ -127,20 +127,6 @@ const char *cv_source_shape_name(size_t i)
     return i < sizeof shapes / sizeof *shapes ? shapes[i].name : NULL;
 }
 
-corvid_status cv_source_random(const char *shape, cv_dtype type, uint64_t seed, cv_source *out,
-                               corvid_error *err)
-{
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        if (strcmp(shapes[i].name, shape) == 0) {
-            *out = (cv_source){
-                .arch = shapes[i].arch, .sizes = shapes[i].sizes, .random_type = type, .seed = seed
-            };
-            return CORVID_OK;
-        }
-    return cv_fail(err, CORVID_E_ARGUMENT, "%s: no such shape; known are %s, %s, %s, ...", shape,
-                   shapes[0].name, shapes[1].name, shapes[2].name);
-}
-
 /* splitmix64: a good hash of a counter. */
 static uint64_t scramble(uint64_t x)
 {
@@ -173,8 +159,8 @@ static void range_of(const cv_source *source, const cv_view *view, float *middle
     }
 }
 
-void cv_random_values(const cv_source *source, const cv_view *view, size_t first, size_t n,
-                      float *out)
+static void random_values(const cv_source *source, const cv_view *view, size_t first, size_t n,
+                          float *out)
 {
     float middle, width;
     range_of(source, view, &middle, &width);
@@ -186,4 +172,20 @@ void cv_random_values(const cv_source *source, const cv_view *view, size_t first
         const int32_t r = (int32_t)(scramble(place + first + i) >> 40) - 8388608;
         out[i] = middle + (float)r * step;
     }
+}
+
+corvid_status cv_source_random(const char *shape, cv_dtype type, uint64_t seed, cv_source *out,
+                               corvid_error *err)
+{
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        if (strcmp(shapes[i].name, shape) == 0) {
+            *out = (cv_source){ .arch = shapes[i].arch,
+                                .sizes = shapes[i].sizes,
+                                .random_type = type,
+                                .seed = seed,
+                                .random_values = random_values };
+            return CORVID_OK;
+        }
+    return cv_fail(err, CORVID_E_ARGUMENT, "%s: no such shape; known are %s, %s, %s, ...", shape,
+                   shapes[0].name, shapes[1].name, shapes[2].name);
 }

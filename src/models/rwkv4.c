@@ -12,10 +12,10 @@
 #include "models/channel_mix.h"
 
 typedef struct layer4 {
-    cv_norm ln1;                     /* [C]                                              */
-    const float *mu_k, *mu_v, *mu_r; /* [C], multiply prev                               */
-    const float *w, *u;              /* [A]: decay -exp(time_decay) < 0, bonus           */
-    cv_matrix K, V, R, O;            /* [A, C], [C, A]                                   */
+    cv_norm ln1;                     /* [C] */
+    const float *mu_k, *mu_v, *mu_r; /* [C], multiply prev */
+    const float *w, *u;              /* [A]: decay -exp(time_decay) < 0, bonus */
+    cv_matrix K, V, R, O;            /* [A, C], [C, A] */
     cv_channel_mix ffn;
 } layer4;
 
@@ -44,7 +44,7 @@ static void state_copy(const cv_sizes *s, const float *from, float *to)
 
 typedef struct buffers4 {
     float *z, *xk, *xv, *xr; /* [T][C] rowwise */
-    float *k, *v, *r, *y;    /* [T][A] common  */
+    float *k, *v, *r, *y;    /* [T][A] common */
     cv_channel_buffers ffn;
 } buffers4;
 

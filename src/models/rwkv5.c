@@ -12,12 +12,12 @@
 #include "ops/heads.h"
 
 typedef struct layer5 {
-    cv_norm ln1, ln_x;               /* [C], [A]                                            */
-    const float *mu_k, *mu_v, *mu_r; /* [C], multiply prev                                  */
-    const float *mu_g;               /* [C]; 5.0: NULL                                      */
-    const float *w, *u;              /* [A]: decay exp(-exp(time_decay)), bonus             */
-    cv_matrix R, K, V, G, O;         /* [A, C], [C, A]; 5.0: G has no rows                  */
-    const float *time_state;         /* [H][i][j] or NULL                                   */
+    cv_norm ln1, ln_x;               /* [C], [A] */
+    const float *mu_k, *mu_v, *mu_r; /* [C], multiply prev */
+    const float *mu_g;               /* [C]; 5.0: NULL */
+    const float *w, *u;              /* [A]: decay exp(-exp(time_decay)), bonus */
+    cv_matrix R, K, V, G, O;         /* [A, C], [C, A]; 5.0: G has no rows */
+    const float *time_state;         /* [H][i][j] or NULL */
     cv_channel_mix ffn;
 } layer5;
 
@@ -29,7 +29,7 @@ static void state_start(const cv_model *model, size_t l, float *state)
 
 typedef struct buffers5 {
     float *z, *xk, *xv, *xr, *xg; /* [T][C] rowwise */
-    float *r, *k, *v, *g, *y;     /* [T][A] common  */
+    float *r, *k, *v, *g, *y;     /* [T][A] common */
     cv_channel_buffers ffn;
 } buffers5;
 

@@ -16,13 +16,13 @@
 enum { MIX_W, MIX_K, MIX_V, MIX_R, MIX_G, MIXES };
 
 typedef struct layer6 {
-    cv_norm ln1, ln_x;               /* [C], [A]                                            */
-    const float *maa_x, *maa[MIXES]; /* [C], multiply prev                                  */
-    cv_matrix W1, W2[MIXES];         /* [M, C], [C, D] each                                 */
-    const float *decay, *u;          /* [A] raw decay, [A] bonus                            */
-    cv_matrix D1, D2;                /* [E, C], [A, E]                                      */
-    cv_matrix R, K, V, G, O;         /* [A, C], [C, A]                                      */
-    const float *time_state;         /* [H][i][j] or NULL                                   */
+    cv_norm ln1, ln_x;               /* [C], [A] */
+    const float *maa_x, *maa[MIXES]; /* [C], multiply prev */
+    cv_matrix W1, W2[MIXES];         /* [M, C], [C, D] each */
+    const float *decay, *u;          /* [A] raw decay, [A] bonus */
+    cv_matrix D1, D2;                /* [E, C], [A, E] */
+    cv_matrix R, K, V, G, O;         /* [A, C], [C, A] */
+    const float *time_state;         /* [H][i][j] or NULL */
     cv_channel_mix ffn;
 } layer6;
 
@@ -33,11 +33,11 @@ static void state_start(const cv_model *model, size_t l, float *state)
 }
 
 typedef struct buffers6 {
-    float *z, *d, *xx, *x[MIXES]; /* [T][C] rowwise          */
-    float *e, *m[MIXES];          /* [T][M], [T][C] common   */
-    float *dw;                    /* [T][E] common           */
-    float *r, *k, *v, *g, *y;     /* [T][A] common           */
-    float *w;                     /* [T][A] own heads        */
+    float *z, *d, *xx, *x[MIXES]; /* [T][C] rowwise */
+    float *e, *m[MIXES];          /* [T][M], [T][C] common */
+    float *dw;                    /* [T][E] common */
+    float *r, *k, *v, *g, *y;     /* [T][A] common */
+    float *w;                     /* [T][A] own heads */
     cv_channel_buffers ffn;
 } buffers6;
 

@@ -19,16 +19,16 @@
 #define GN_EPS 64e-5f /* whatever the head size [gn] */
 
 typedef struct layer7 {
-    cv_norm ln1, ln2, ln_x; /* [C], [C], [A]                                       */
-    const float *x_r, *x_w, *x_k, *x_v, *x_a, *x_g; /* [C], multiply prev                    */
-    cv_matrix R, K, V, O;         /* [A, C], [C, A]                                      */
-    const float *w0, *a0, *v0;    /* [A]; v0: NULL in layer 0                            */
-    cv_matrix w1, a1, v1, g1;     /* [rank, C]                                           */
-    cv_matrix w2, a2, v2, g2;     /* [A, rank]                                           */
-    const float *k_k, *k_a, *r_k; /* [A]                                                 */
-    const float *time_state;      /* [H][i][j] or NULL                                   */
-    const float *ffn_x_k;         /* [C]                                                 */
-    cv_matrix ffn_K, ffn_V;       /* [F, C], [C, F]                                      */
+    cv_norm ln1, ln2, ln_x;                         /* [C], [C], [A] */
+    const float *x_r, *x_w, *x_k, *x_v, *x_a, *x_g; /* [C], multiply prev */
+    cv_matrix R, K, V, O;                           /* [A, C], [C, A] */
+    const float *w0, *a0, *v0;                      /* [A]; v0: NULL in layer 0 */
+    cv_matrix w1, a1, v1, g1;                       /* [rank, C] */
+    cv_matrix w2, a2, v2, g2;                       /* [A, rank] */
+    const float *k_k, *k_a, *r_k;                   /* [A] */
+    const float *time_state;                        /* [H][i][j] or NULL */
+    const float *ffn_x_k;                           /* [C] */
+    cv_matrix ffn_K, ffn_V;                         /* [F, C], [C, F] */
 } layer7;
 
 static void state_start(const cv_model *model, size_t l, float *state)
@@ -38,12 +38,12 @@ static void state_start(const cv_model *model, size_t l, float *state)
 }
 
 typedef struct buffers7 {
-    float *z, *xr, *xw, *xk, *xv, *xa, *xg; /* [T][C] rowwise                      */
-    float *r, *k, *v, *y;                   /* [T][A] common                             */
-    float *v_first;                         /* [T][A] common, kept from layer 0 on       */
-    float *dw, *da, *dv, *dg;               /* [T][rank] common                          */
-    float *w, *a, *mix, *g, *kk, *b;        /* [T][A] own heads                          */
-    float *hidden;                          /* [T][F] common                             */
+    float *z, *xr, *xw, *xk, *xv, *xa, *xg; /* [T][C] rowwise */
+    float *r, *k, *v, *y;                   /* [T][A] common */
+    float *v_first;                         /* [T][A] common, kept from layer 0 on */
+    float *dw, *da, *dv, *dg;               /* [T][rank] common */
+    float *w, *a, *mix, *g, *kk, *b;        /* [T][A] own heads */
+    float *hidden;                          /* [T][F] common */
 } buffers7;
 
 static void take(cv_run *run, const cv_sizes *s, void *buffers)

@@ -397,7 +397,7 @@ corvid_status cv_source_read(const cv_source *source, const cv_view *view, size_
     unsigned char *out = dst;
     for (size_t i = 0; i < count;) {
         size_t part = count - i < 1024 ? count - i : 1024, bytes;
-        cv_random_values(source, view, at + i, part, values);
+        source->random_values(source, view, at + i, part, values);
         cv_from_f32(view->dtype, values, out, part);
         if (!cv_dtype_bytes(view->dtype, part, &bytes))
             return cv_fail(err, CORVID_E_INTERNAL, "%s: odd block of random values", view->name);

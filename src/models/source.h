@@ -9,33 +9,38 @@
 #include "models/model.h"
 
 typedef enum cv_dialect {
-    CV_OFFICIAL, /* .pth and safetensors, and GGUF of v4 and v5         */
-    CV_LLAMACPP, /* GGUF of rwkv6 and rwkv7                             */
-    CV_GGML      /* rwkv.cpp                                            */
+    CV_OFFICIAL, /* .pth and safetensors, and GGUF of v4 and v5 */
+    CV_LLAMACPP, /* GGUF of rwkv6 and rwkv7 */
+    CV_GGML      /* rwkv.cpp */
 } cv_dialect;
 
+typedef struct cv_view cv_view;
+
 typedef struct cv_source {
-    const cv_checkpoint *ckpt; /* NULL: random                                        */
+    const cv_checkpoint *ckpt; /* NULL: random */
     const cv_arch *arch;
     cv_dialect dialect;
     cv_sizes sizes;
-    size_t rescale_every; /* rwkv6 GGUF: period of the division, 0: none         */
-    cv_dtype random_type; /* of the matrices                                     */
+    size_t rescale_every; /* rwkv6 GGUF: period of the division, 0: none */
+    cv_dtype random_type; /* of the matrices, when random */
     uint64_t seed;
+    /* Random official values [first, first + n) of a view; NULL with a checkpoint. */
+    void (*random_values)(const struct cv_source *source, const cv_view *view, size_t first,
+                          size_t n, float *out);
 } cv_source;
 
 /* One field of one layer as the file has it. */
-typedef struct cv_view {
+struct cv_view {
     const cv_field *field;
     size_t layer;
-    const cv_tensor *tensor; /* NULL: absent, or random                             */
-    char name[96];           /* the tensor's name, for messages                     */
+    const cv_tensor *tensor; /* NULL: absent, or random */
+    char name[96];           /* the tensor's name, for messages */
     cv_dtype dtype;
-    size_t first;      /* elements before it in the tensor                    */
+    size_t first;      /* elements before it in the tensor */
     size_t rows, cols; /* as the model wants it: [out][in]; vectors: 1, count */
-    bool transposed;   /* the file has [in][out]                              */
-    float scale;       /* what the values are multiplied by (a power of two)  */
-} cv_view;
+    bool transposed;   /* the file has [in][out] */
+    float scale;       /* what the values are multiplied by (a power of two) */
+};
 
 /* Recognises a checkpoint: CORVID_E_FORMAT names the tensor, its shape and what was expected. */
 corvid_status cv_source_open(const cv_checkpoint *ckpt, cv_source *out, corvid_error *err);
@@ -76,9 +81,5 @@ const cv_spelling *cv_field_spelling(const cv_field *field, cv_dialect dialect);
 /* The dimensions a field has in files of a dialect (of one slice, where it is sliced); returns how
  * many. */
 int cv_field_dims(const cv_source *source, const cv_field *field, cv_dialect dialect, size_t *dims);
-
-/* Random official values of a field; they depend on the seed and their place alone. */
-void cv_random_values(const cv_source *source, const cv_view *view, size_t first, size_t n,
-                      float *out);
 
 #endif

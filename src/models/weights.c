@@ -16,8 +16,8 @@
 typedef struct item {
     cv_view view;
     cv_dtype type;        /* of the rows in memory before packing: f64 becomes f32 */
-    cv_matrix matrix;     /* matrices                                              */
-    size_t offset, bytes; /* in the block of weights                               */
+    cv_matrix matrix;     /* matrices */
+    size_t offset, bytes; /* in the block of weights */
     size_t piece_rows, pieces, first_piece;
 } item;
 
@@ -114,9 +114,9 @@ typedef struct filling {
     const corvid_allocator *mem;
     const cv_load_options *options;
     cv_model *model;
-    atomic_size_t next; /* piece                                               */
+    atomic_size_t next; /* piece */
     atomic_size_t bytes_done;
-    atomic_int failed; /* a corvid_status                                     */
+    atomic_int failed; /* a corvid_status */
     corvid_error errors[CV_TEAM_MAX];
 } filling;
 

@@ -17,25 +17,25 @@
 
 /* n tokens of one sequence, and the state before them (out: after them). */
 typedef struct cv_sequence {
-    size_t begin, n; /* rows [begin, begin + n)             */
+    size_t begin, n; /* rows [begin, begin + n) */
     float *state;    /* all layers; see cv_model.state_size */
 } cv_sequence;
 
 typedef struct cv_buffers {
     float *base;       /* NULL while measuring */
-    size_t used, peak; /* floats               */
+    size_t used, peak; /* floats */
 } cv_buffers;
 
 typedef struct cv_run {
     const cv_kernels *kernel;
     const cv_member *me;
-    size_t T;                     /* rows                                            */
-    const cv_sequence *sequences; /* cover the rows in order                         */
+    size_t T;                     /* rows */
+    const cv_sequence *sequences; /* cover the rows in order */
     size_t n_sequences;
-    bool split;    /* row-wise work is shared out                     */
-    size_t lo, hi; /* the rows this member computes in row-wise work  */
+    bool split;    /* row-wise work is shared out */
+    size_t lo, hi; /* the rows this member computes in row-wise work */
     cv_buffers common, own;
-    float *matmul; /* scratch of cv_matmul_scratch(T)                 */
+    float *matmul; /* scratch of cv_matmul_scratch(T) */
 } cv_run;
 
 /* Steps of at most this many rows are computed by everyone. */

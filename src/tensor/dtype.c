@@ -103,8 +103,8 @@ static inline float half_to_float(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
     uint32_t magnitude = (uint32_t)(h & 0x7fffu) << 13; /* fields where f32 has them */
-    uint32_t normal = magnitude + (112u << 23);         /* exponent bias 15 to 127   */
-    uint32_t special = magnitude + (224u << 23);        /* exponent 31 to 255        */
+    uint32_t normal = magnitude + (112u << 23);         /* exponent bias 15 to 127 */
+    uint32_t special = magnitude + (224u << 23);        /* exponent 31 to 255 */
     uint32_t quiet = either(above(magnitude, 0x0f800000u), 0x00400000u, 0u);
     /* Below 2^-14 the value is fraction * 2^-24: put the fraction under a leading one, subtract
      * that one; exact, and no subnormal f32 appears on the way. */

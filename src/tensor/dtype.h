@@ -33,12 +33,12 @@ typedef enum cv_dtype {
 } cv_dtype;
 
 typedef struct cv_dtype_info {
-    const char *name; /* "f32", "bf16", "q4_0", "q6_k", ...                  */
+    const char *name; /* "f32", "bf16", "q4_0", "q6_k", ... */
     size_t block, block_bytes;
-    bool real; /* converts to f32 (f32 f16 bf16 f64 and quantized)    */
+    bool real; /* converts to f32 (f32 f16 bf16 f64 and quantized) */
     bool quantized;
-    size_t group; /* quantized: elements that share a scale (16 or 32)   */
-    bool has_min; /* quantized: value = q * scale + min, not q * scale   */
+    size_t group; /* quantized: elements that share a scale (16 or 32) */
+    bool has_min; /* quantized: value = q * scale + min, not q * scale */
 } cv_dtype_info;
 
 const cv_dtype_info *cv_dtype_of(cv_dtype type);
@@ -70,6 +70,6 @@ static inline float cv_bf16_to_f32(uint16_t h)
 
 float cv_f16_to_f32(uint16_t h);
 uint16_t cv_f32_to_f16(float f);  /* nearest even, overflow to infinity, NaN kept */
-uint16_t cv_f32_to_bf16(float f); /* nearest even, NaN kept                       */
+uint16_t cv_f32_to_bf16(float f); /* nearest even, NaN kept */
 
 #endif

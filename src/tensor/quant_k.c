@@ -25,7 +25,7 @@
 #include <math.h>
 
 #define SUPER  256
-#define ROUNDS 3 /* joint improvements of a super-block       */
+#define ROUNDS 3 /* joint improvements of a super-block */
 
 /* ------------------------------------------------------------------------------------------------
  * Layouts. */
@@ -277,7 +277,7 @@ static fit fit_group_symmetric(const group *g)
 
 typedef struct kind {
     int n_groups, width;
-    float bottom, top;    /* levels          */
+    float bottom, top;    /* levels */
     int s_lo, s_hi, m_hi; /* S and M allowed */
 } kind;
 

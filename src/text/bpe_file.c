@@ -15,9 +15,9 @@
 
 /* What is known of an id while the file is read. */
 typedef struct draft {
-    const char *text; /* NULL: no token.  Lives in the JSON, or in the tokenizer's arena        */
-    bool literal;     /* the bytes are the text itself, not letters that stand for bytes        */
-    unsigned char added; /* 0, or one of the two below                                          */
+    const char *text;    /* NULL: no token.  Lives in the JSON, or in the tokenizer's arena */
+    bool literal;        /* the bytes are the text itself, not letters that stand for bytes */
+    unsigned char added; /* 0, or one of the two below */
 } draft;
 
 enum { ADDED_RAW = 1, ADDED_NORMAL = 2 };

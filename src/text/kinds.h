@@ -17,16 +17,16 @@ typedef struct cv_merge {
 
 /* Byte-pair encoding after GPT-2's pre-tokenizer.  [tok.bpe] */
 typedef struct cv_bpe {
-    cv_trie tokens;       /* the vocabulary by bytes                                           */
-    cv_trie raw_added;    /* added tokens found in the text as it came                         */
-    cv_trie normal_added; /* added tokens found after normalisation                            */
-    unsigned char *whole; /* [ids] 1 where merging a token's bytes ends in the token itself    */
-    int32_t byte_id[256]; /* token of a single byte, or -1                                     */
+    cv_trie tokens;       /* the vocabulary by bytes */
+    cv_trie raw_added;    /* added tokens found in the text as it came */
+    cv_trie normal_added; /* added tokens found after normalisation */
+    unsigned char *whole; /* [ids] 1 where merging a token's bytes ends in the token itself */
+    int32_t byte_id[256]; /* token of a single byte, or -1 */
     size_t n_merges;
-    cv_merge *merges; /* [n_merges] by rank                                                */
-    uint32_t *first;  /* [ids + 1] where the merges of a left id begin in right and rank   */
-    int32_t *right;   /* [n_merges] right ids, increasing under each left id               */
-    uint32_t *rank;   /* [n_merges]                                                        */
+    cv_merge *merges; /* [n_merges] by rank */
+    uint32_t *first;  /* [ids + 1] where the merges of a left id begin in right and rank */
+    int32_t *right;   /* [n_merges] right ids, increasing under each left id */
+    uint32_t *rank;   /* [n_merges] */
     bool nfc;
 } cv_bpe;
 

@@ -17,15 +17,15 @@
 static bool begins_anew(uint32_t c)
 {
     if (c < 0x300) return true;
-    if (c >= 0x4E00 && c <= 0x9FFF) return true; /* Chinese characters  */
-    if (c >= 0xAC00 && c <= 0xD7A3) return true; /* Korean syllables    */
-    if (c >= 0x3041 && c <= 0x3096) return true; /* Hiragana            */
-    if (c >= 0x30A1 && c <= 0x30FA) return true; /* Katakana            */
-    if (c >= 0x0400 && c <= 0x0482) return true; /* Cyrillic            */
-    if (c >= 0x0391 && c <= 0x03CE) return true; /* Greek               */
-    if (c >= 0x2010 && c <= 0x2027) return true; /* dashes and quotes   */
+    if (c >= 0x4E00 && c <= 0x9FFF) return true; /* Chinese characters */
+    if (c >= 0xAC00 && c <= 0xD7A3) return true; /* Korean syllables */
+    if (c >= 0x3041 && c <= 0x3096) return true; /* Hiragana */
+    if (c >= 0x30A1 && c <= 0x30FA) return true; /* Katakana */
+    if (c >= 0x0400 && c <= 0x0482) return true; /* Cyrillic */
+    if (c >= 0x0391 && c <= 0x03CE) return true; /* Greek */
+    if (c >= 0x2010 && c <= 0x2027) return true; /* dashes and quotes */
     if (c >= 0x3001 && c <= 0x3020) return true; /* Chinese punctuation */
-    return c >= 0xFF01 && c <= 0xFF5E;           /* full-width forms    */
+    return c >= 0xFF01 && c <= 0xFF5E;           /* full-width forms */
 }
 
 typedef struct growing {

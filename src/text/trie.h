@@ -9,11 +9,11 @@
 #include "text/pieces.h"
 
 typedef struct cv_trie {
-    const uint32_t *first;      /* [nodes + 1] first child of each node                     */
-    const int32_t *value;       /* [nodes]     id of the string that ends here, or -1       */
-    const unsigned char *label; /* [nodes]     the byte that leads to the node              */
-    uint32_t after_one[256];    /* node after one byte, 0 where no string begins with it    */
-    const uint32_t *after_two;  /* [65536] node after two bytes, or NULL in a small set     */
+    const uint32_t *first;      /* [nodes + 1] first child of each node */
+    const int32_t *value;       /* [nodes]     id of the string that ends here, or -1 */
+    const unsigned char *label; /* [nodes]     the byte that leads to the node */
+    uint32_t after_one[256];    /* node after one byte, 0 where no string begins with it */
+    const uint32_t *after_two;  /* [65536] node after two bytes, or NULL in a small set */
     size_t nodes;
 } cv_trie;
 

@@ -16,11 +16,11 @@ typedef struct entry {
 
 typedef struct parser {
     const char *name;
-    const char *text, *end; /* the file                              */
-    const char *line;       /* where the current line begins         */
-    const char *line_end;   /* without CR and LF                     */
-    uint32_t line_number;   /* from 1                                */
-    char *bytes;            /* decoded so far, never more than read  */
+    const char *text, *end; /* the file */
+    const char *line;       /* where the current line begins */
+    const char *line_end;   /* without CR and LF */
+    uint32_t line_number;   /* from 1 */
+    char *bytes;            /* decoded so far, never more than read */
     size_t n_bytes;
     entry *entries;
     size_t n_entries;
