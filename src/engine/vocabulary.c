@@ -115,15 +115,16 @@ corvid_status cv_vocabulary_open(const corvid_allocator *mem, const char *path, 
                                  corvid_error *err)
 {
     cv_input in;
-    char *text = NULL, magic[8] = { 0 };
+    char *text = NULL, magic[9] = { 0 };
     size_t n = 0;
     *out = NULL;
     if (strcmp(path, "bytes") == 0) return cv_tokenizer_bytes(mem, out, err);
     CV_TRY(cv_input_open(&in, path, err));
     corvid_status status = CORVID_OK;
     if (in.size >= sizeof magic) status = cv_input_read(&in, 0, magic, sizeof magic, err);
-    const bool gguf = memcmp(magic, "GGUF", 4) == 0;
-    if (status == CORVID_OK && gguf) {
+    /* GGUF, or safetensors: a length of eight bytes and the brace of its header. */
+    const bool checkpoint = memcmp(magic, "GGUF", 4) == 0 || (magic[0] != '{' && magic[8] == '{');
+    if (status == CORVID_OK && checkpoint) {
         cv_checkpoint ckpt;
         status = cv_checkpoint_open(mem, path, &ckpt, err);
         if (status == CORVID_OK) {

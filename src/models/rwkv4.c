@@ -48,6 +48,8 @@ typedef struct buffers4 {
     cv_channel_buffers ffn;
 } buffers4;
 
+_Static_assert(sizeof(buffers4) <= CV_BUFFERS_MAX, "room for the buffers of a layer");
+
 static void take(cv_run *run, const cv_sizes *s, void *buffers)
 {
     buffers4 *b = buffers;

@@ -33,6 +33,8 @@ typedef struct buffers5 {
     cv_channel_buffers ffn;
 } buffers5;
 
+_Static_assert(sizeof(buffers5) <= CV_BUFFERS_MAX, "room for the buffers of a layer");
+
 static void take(cv_run *run, const cv_sizes *s, void *buffers)
 {
     buffers5 *b = buffers;

@@ -41,6 +41,8 @@ typedef struct buffers6 {
     cv_channel_buffers ffn;
 } buffers6;
 
+_Static_assert(sizeof(buffers6) <= CV_BUFFERS_MAX, "room for the buffers of a layer");
+
 static void take(cv_run *run, const cv_sizes *s, void *buffers)
 {
     buffers6 *b = buffers;

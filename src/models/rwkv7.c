@@ -46,6 +46,8 @@ typedef struct buffers7 {
     float *hidden;                          /* [T][F] common */
 } buffers7;
 
+_Static_assert(sizeof(buffers7) <= CV_BUFFERS_MAX, "room for the buffers of a layer");
+
 static void take(cv_run *run, const cv_sizes *s, void *buffers)
 {
     buffers7 *b = buffers;
