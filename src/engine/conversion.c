@@ -38,6 +38,7 @@ typedef struct job {
     size_t n_views, max_views;
     target *targets;
     size_t n_targets, max_targets;
+    cv_team *team;      /* quantizes in parallel */
     float *values;      /* [PIECE] */
     unsigned char *raw; /* [PIECE] of anything */
     uint64_t done, total;
@@ -204,6 +205,24 @@ static corvid_status advance(job *j, size_t elements, corvid_error *err)
     return CORVID_OK;
 }
 
+/* values[0, n) to the target's type, each member a run of whole blocks. */
+typedef struct narrowing {
+    cv_dtype type;
+    const float *values;
+    unsigned char *raw;
+    size_t n;
+} narrowing;
+
+static void narrow_part(const cv_member *me, void *arg)
+{
+    const narrowing *w = arg;
+    const cv_dtype_info *info = cv_dtype_of(w->type);
+    size_t lo, hi;
+    cv_share(me, w->n / info->block, &lo, &hi);
+    cv_from_f32(w->type, w->values + lo * info->block, w->raw + lo * info->block_bytes,
+                (hi - lo) * info->block);
+}
+
 static corvid_status put_as(job *j, cv_writer *w, const target *t, size_t n, corvid_error *err)
 {
     size_t bytes;
@@ -215,7 +234,8 @@ static corvid_status put_as(job *j, cv_writer *w, const target *t, size_t n, cor
     if (!cv_dtype_bytes(t->tensor.dtype, n, &bytes))
         return cv_fail(err, CORVID_E_FORMAT, "%s: %zu values are no whole blocks of %s",
                        t->tensor.name, n, cv_dtype_of(t->tensor.dtype)->name);
-    cv_from_f32(t->tensor.dtype, j->values, j->raw, n);
+    narrowing part = { t->tensor.dtype, j->values, j->raw, n };
+    cv_team_run(j->team, narrow_part, &part);
     return cv_writer_put(w, j->raw, bytes, err);
 }
 
@@ -367,6 +387,11 @@ static corvid_status plan_meta(job *j, cv_meta_list *list, corvid_error *err)
     return j->known ? cv_vocabulary_keys(j->mem, &j->source, s, list, err) : CORVID_OK;
 }
 
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
 static corvid_status write_file(job *j, const char *path, corvid_error *err)
 {
     cv_meta_list list = { .arena = &j->arena };
@@ -380,6 +405,7 @@ static corvid_status write_file(job *j, const char *path, corvid_error *err)
         return cv_fail(err, CORVID_E_MEMORY, "out of memory: converting");
     for (size_t i = 0; i < j->n_targets; i++)
         tensors[i] = j->targets[i].tensor;
+    CV_TRY(cv_team_new(j->mem, smaller(cv_cpu_count(), CV_TEAM_MAX), &j->team, err));
     CV_TRY(cv_writer_open(j->mem, path, j->settings->format, list.items, list.n, tensors,
                           j->n_targets, &w, err));
     corvid_status status = CORVID_OK;
@@ -412,6 +438,7 @@ corvid_status cv_convert(const corvid_allocator *mem, const char *in, const char
         status = write_file(&j, out, err);
     else
         status = cv_fail(err, unknown.status, "%s", unknown.text);
+    cv_team_free(j.team);
     cv_free(mem, j.values);
     cv_free(mem, j.raw);
     cv_arena_free(&j.arena);

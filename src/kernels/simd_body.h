@@ -46,11 +46,19 @@ TILE_INLINE vf load_q8(const unsigned char *group, size_t q, size_t lane, bool h
     return v_fma(value, scale, v_load((const float *)(const void *)group + CV_PANEL + lane));
 }
 
-/* How the inputs of a tile lie: element (r, j) of row-major rows, or packed R by R. */
+/* How the inputs of a tile lie: row-major, or packed in blocks of BLOCK inputs, [j / 16][R][16], so
+ * that a tile reads one stream and its R broadcasts stand at constant distances. */
 typedef struct inputs {
     const float *x;
-    size_t ld; /* floats between rows; 0: packed [j][R] */
+    size_t ld; /* floats between rows, when not packed */
 } inputs;
+
+enum { BLOCK = 16 }; /* divides every group and CV_FOLD */
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
 
 /* The sums of one tile over inputs [0, n), n <= CV_FOLD, into y (added where `add`).  `panel` is
  * the first of P panels, `stride` bytes apart.  layout, packed, P and R are constants where this is
@@ -67,26 +75,35 @@ TILE_INLINE void tile(cv_layout layout, bool packed, size_t P, size_t R, const c
             acc[r][p] = v_set(0.0f);
 
     const bool q8 = layout == CV_LAYOUT_Q8;
-    const size_t run = q8 ? W->group : n, heads = q8_heads_bytes(W->has_min);
-    const size_t group_bytes = q8 ? heads + W->group * CV_PANEL : 0;
-    for (size_t j0 = 0; j0 < n; j0 += run, panel += group_bytes)
-        for (size_t j = 0; j < run; j++) {
+    const size_t heads = q8_heads_bytes(W->has_min);
+    for (size_t j0 = 0; j0 < n; j0 += BLOCK) {
+        /* Where this block's weights are, and its inputs. */
+        const unsigned char *block = panel;
+        size_t first = j0;
+        if (q8) {
+            block += j0 / W->group * (heads + W->group * CV_PANEL);
+            first = j0 % W->group;
+        }
+        const float *x = in.x + (packed ? j0 * R : j0);
+        const size_t end = smaller(BLOCK, n - j0), ld = packed ? BLOCK : in.ld;
+        for (size_t j = 0; j < end; j++) {
             vf w[8 * PV];
 #pragma GCC unroll 16
             for (size_t p = 0; p < P * PV; p++) {
-                const unsigned char *at = panel + p / PV * stride;
+                const unsigned char *at = block + p / PV * stride;
                 const size_t lane = p % PV * VF;
-                w[p] = q8 ? load_q8(at, heads + j * CV_PANEL, lane, W->has_min)
-                          : load_weight(layout, at, j, lane);
+                w[p] = q8 ? load_q8(at, heads + (first + j) * CV_PANEL, lane, W->has_min)
+                          : load_weight(layout, at, first + j, lane);
             }
 #pragma GCC unroll 12
             for (size_t r = 0; r < R; r++) {
-                vf x = v_set(in.x[packed ? (j0 + j) * R + r : r * in.ld + j0 + j]);
+                const vf xr = v_set(x[r * ld + j]);
 #pragma GCC unroll 16
                 for (size_t p = 0; p < P * PV; p++)
-                    acc[r][p] = v_fma(w[p], x, acc[r][p]);
+                    acc[r][p] = v_fma(w[p], xr, acc[r][p]);
             }
         }
+    }
 
 #pragma GCC unroll 12
     for (size_t r = 0; r < R; r++)
@@ -223,11 +240,6 @@ static size_t panel_offset(const cv_matrix *W, size_t j)
     return W->panel_bytes / W->cols * j;
 }
 
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Decode: up to FEW rows; each panel is streamed once from end to end. */
 static void matmul_few(const cv_matrix *W, size_t lo, size_t hi, size_t T, const float *x,
                        size_t ldx, float *y, size_t ldy, bool add)
@@ -241,27 +253,39 @@ static void matmul_few(const cv_matrix *W, size_t lo, size_t hi, size_t T, const
         const bool last = p >= whole; /* the padded panel */
         tail edge = { { 0 } };
         const unsigned char *panel = W->panels + p * W->panel_bytes;
-        for (size_t j = 0; j < W->cols; j += CV_FOLD)
+        float *out = y + p * CV_PANEL;
+        for (size_t j = 0; j < W->cols; j += CV_FOLD) {
+            const bool sum = add || j > 0;
             tiles->few(all, T, W, panel + panel_offset(W, j), W->panel_bytes,
-                       smaller(CV_FOLD, W->cols - j), (inputs){ x + j, ldx },
-                       last ? edge.y : y + p * CV_PANEL, last ? CV_PANEL : ldy,
-                       j > 0 || (add && !last));
-        if (last) tail_out(&edge, W->rows % CV_PANEL, T, y + p * CV_PANEL, ldy, add);
+                       smaller(CV_FOLD, W->cols - j), (inputs){ x + j, ldx }, last ? edge.y : out,
+                       last ? CV_PANEL : ldy, sum && !last);
+            if (last) tail_out(&edge, W->rows % CV_PANEL, T, out, ldy, sum);
+        }
         p += all ? P : 1;
     }
 }
 
-/* Inputs [j, j + n) of T rows as tiles of MAX_ROWS rows, each packed [n][R]. */
+/* Floats of one packed tile of R rows. */
+static size_t packed_floats(size_t R, size_t n)
+{
+    return R * ((n + BLOCK - 1) / BLOCK * BLOCK);
+}
+
+/* Inputs [j, j + n) of T rows as packed tiles of MAX_ROWS rows. */
 static void pack_inputs(size_t T, size_t n, const float *x, size_t ldx, float *packed)
 {
     for (size_t t = 0; t < T; t += MAX_ROWS) {
         const size_t R = smaller(MAX_ROWS, T - t);
-        for (size_t r = 0; r < R; r++) {
-            const float *row = x + (t + r) * ldx;
-            for (size_t j = 0; j < n; j++)
-                packed[j * R + r] = row[j];
+        for (size_t j = 0; j < n; j += BLOCK) {
+            const size_t m = smaller(BLOCK, n - j);
+            for (size_t r = 0; r < R; r++, packed += BLOCK) {
+                const float *from = x + (t + r) * ldx + j;
+                if (m == BLOCK)
+                    memcpy(packed, from, BLOCK * sizeof *from);
+                else
+                    memcpy(packed, from, m * sizeof *from);
+            }
         }
-        packed += R * n;
     }
 }
 
@@ -299,7 +323,7 @@ static void rows_of_tiles(const layout_tiles *tiles, const cv_matrix *W, size_t 
                           false);
             tail_out(&edge, W->rows % CV_PANEL, R, out, ldy, add);
         }
-        packed += R * n;
+        packed += packed_floats(R, n);
     }
 }
 
@@ -342,28 +366,29 @@ static void simd_matmul(const cv_matrix *W, size_t lo, size_t hi, size_t T, cons
 
 /* ---- Elementary functions -------------------------------------------------------------------- */
 
-/* e^x = s + s p with s = 2^n and p = e^r - 1, x = n ln 2 + r, |r| <= ln 2 / 2.  x is clamped to
- * where s is a normal number; NaN goes through. */
-TILE_INLINE void exp_parts(vf x, vf *s, vf *p)
+/* e^x = 2^n (1 + p) with p = e^r - 1, x = n ln 2 + r, |r| <= ln 2 / 2.  NaN goes through. */
+TILE_INLINE void exp_parts(vf x, vf *n, vf *p)
 {
-    x = v_min(v_set(88.3f), v_max(v_set(-87.3f), x));
-    vf n = v_round(v_mul(x, v_set(1.44269504f)));
-    vf r = v_fma(n, v_set(-0.693359375f), x);
-    r = v_fma(n, v_set(2.12194440e-4f), r);
+    *n = v_round(v_mul(x, v_set(1.44269504f)));
+    vf r = v_fma(*n, v_set(-0.693359375f), x);
+    r = v_fma(*n, v_set(2.12194440e-4f), r);
     vf q = v_fma(r, v_set(1.0f / 5040.0f), v_set(1.0f / 720.0f));
     q = v_fma(q, r, v_set(1.0f / 120.0f));
     q = v_fma(q, r, v_set(1.0f / 24.0f));
     q = v_fma(q, r, v_set(1.0f / 6.0f));
     q = v_fma(q, r, v_set(0.5f));
     *p = v_fma(v_mul(q, r), r, r);
-    *s = v_pow2(n);
 }
 
+/* Infinity above the largest float; below the smallest normal one zero, without subnormals. */
 TILE_INLINE vf v_exp(vf x)
 {
-    vf s, p;
-    exp_parts(x, &s, &p);
-    return v_zero_below(v_fma(s, p, s), x, -87.3f);
+    vf n, p;
+    exp_parts(v_min(v_set(89.0f), v_max(v_set(-87.3f), x)), &n, &p);
+    /* 2^n in two factors: 2^128 is no float, but half of it is. */
+    vf half = v_round(v_mul(n, v_set(0.5f)));
+    vf s = v_pow2(half);
+    return v_zero_below(v_mul(v_fma(s, p, s), v_pow2(v_sub(n, half))), x, -87.3f);
 }
 
 TILE_INLINE vf v_sigmoid(vf x)
@@ -374,9 +399,9 @@ TILE_INLINE vf v_sigmoid(vf x)
 /* tanh x = m / (m + 2) with m = e^2x - 1, whose parts keep their digits near zero. */
 TILE_INLINE vf v_tanh(vf x)
 {
-    vf s, p;
-    exp_parts(v_min(v_set(30.0f), v_add(x, x)), &s, &p);
-    vf m = v_fma(s, p, v_sub(s, v_set(1.0f)));
+    vf n, p;
+    exp_parts(v_min(v_set(30.0f), v_max(v_set(-80.0f), v_add(x, x))), &n, &p);
+    vf s = v_pow2(n), m = v_fma(s, p, v_sub(s, v_set(1.0f)));
     return v_div(m, v_add(m, v_set(2.0f)));
 }
 
