@@ -31,7 +31,7 @@ build/release/build.ninja:
 	@$(CONFIGURE) --preset release >/dev/null
 
 build: build-needs build/release/build.ninja ## the library and the command, in build/release
-	@cmake --build build/release --target corvid corvid_static corvid_shared
+	@cmake --build build/release --target corvid corvid_static corvid_shared manual
 
 run: build ## write a few words: make run [MODEL=path]
 	@if [ -n "$(MODEL)" ]; then build/release/corvid generate -m "$(MODEL)" -p "In " -n 64; else \
@@ -63,8 +63,10 @@ sanitize: extra-needs ## all tests under both at once
 	$(call tested,sanitize)
 
 tsan: extra-needs ## the tests with threads under ThreadSanitizer
-	$(call tested,tsan,-L property --no-tests=ignore)
-	@cd build/tsan && $(CTEST) -R '^test_team$$'
+	@$(CONFIGURE) --preset tsan >/dev/null
+	@cmake --build build/tsan --target threaded
+	@cd build/tsan && ctest -N -L property | sed -n 's/.*: \(test_[a-z0-9_]*\)$$/\1/p' | \
+	  paste -sd '|' | { read -r names; $(CTEST) -R "^($$names|test_team)\$$"; }
 
 valgrind: extra-needs ## the unit tests under valgrind
 	@$(CONFIGURE) --preset debug >/dev/null
@@ -76,14 +78,14 @@ valgrind: extra-needs ## the unit tests under valgrind
 cover: extra-needs ## line coverage of src/, as build/coverage/index.html
 	$(call tested,coverage)
 	@cd build/coverage && gcovr -r $(CURDIR) --filter $(CURDIR)/src/ \
-	  --gcov-ignore-parse-errors=all --html-details index.html --print-summary .
+	  --gcov-ignore-parse-errors --exclude-directories '.*corvid_objects.*' --html-details index.html --print-summary .
 
 arm: extra-needs ## the kernels for arm64, cross-built, under qemu
 	$(call tested,arm)
 
 fuzz: extra-needs ## every fuzz target for SECONDS_EACH=60, two at a time
 	@$(CONFIGURE) --preset fuzz >/dev/null
-	@cmake --build build/fuzz
+	@cmake --build build/fuzz --target fuzzers
 	@tools/fuzz.sh build/fuzz/fuzz $(or $(SECONDS_EACH),60)
 
 bench: build ## the benchmarks of bench/, one after another

@@ -51,9 +51,14 @@ function(corvid_kernel_flags list)
       list(APPEND flags -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
            -mprefer-vector-width=512)
     endif()
-    # A checked build keeps its -O1: it is there to be read in a debugger.
+    # A checked build keeps its -O1: it is there to be read in a debugger.  The vector kernels are
+    # left out of the sanitizers, which would take minutes over their unrolled tiles; tests/kernels
+    # watches their reads and writes with guard pages, and ref.c stays in.
     if(NOT CMAKE_BUILD_TYPE STREQUAL Release)
       list(REMOVE_ITEM flags -O3)
+    endif()
+    if(source MATCHES "/(arm|x86)_[^/]*\\.c$" AND (CORVID_SANITIZE OR CORVID_FUZZ))
+      list(APPEND flags -O2 -fno-sanitize=all)
     endif()
     set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${flags}")
   endforeach()

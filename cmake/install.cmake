@@ -20,12 +20,26 @@ write_basic_package_version_file(${CMAKE_BINARY_DIR}/CorvidConfigVersion.cmake
                                  COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_BINARY_DIR}/CorvidConfig.cmake ${CMAKE_BINARY_DIR}/CorvidConfigVersion.cmake
         DESTINATION ${PACKAGE_DIR})
+# Relative to the file itself, so that the prefix may be chosen when installing.
+file(RELATIVE_PATH PC_TO_PREFIX /p/${CMAKE_INSTALL_LIBDIR}/pkgconfig /p)
 configure_file(cmake/corvid.pc.in ${CMAKE_BINARY_DIR}/corvid.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/corvid.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
-file(GLOB MAN_PAGES CONFIGURE_DEPENDS docs/man/*.1)
-install(FILES ${MAN_PAGES} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
-if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/cli/completion/corvid.bash)
-  install(FILES cli/completion/corvid.bash RENAME corvid
+# The command writes its own manual page and completions, so they are made by the built command.
+if(TARGET corvid AND NOT CMAKE_CROSSCOMPILING)
+  set(GENERATED ${CMAKE_BINARY_DIR}/share)
+  add_custom_command(OUTPUT ${GENERATED}/corvid.1 ${GENERATED}/corvid.bash ${GENERATED}/_corvid
+                            ${GENERATED}/corvid.fish
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${GENERATED}
+    COMMAND corvid man > ${GENERATED}/corvid.1
+    COMMAND corvid completions bash > ${GENERATED}/corvid.bash
+    COMMAND corvid completions zsh > ${GENERATED}/_corvid
+    COMMAND corvid completions fish > ${GENERATED}/corvid.fish
+    DEPENDS corvid VERBATIM COMMENT "Writing the manual page and the completions")
+  add_custom_target(manual ALL DEPENDS ${GENERATED}/corvid.1)
+  install(FILES ${GENERATED}/corvid.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+  install(FILES ${GENERATED}/corvid.bash RENAME corvid
           DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+  install(FILES ${GENERATED}/_corvid DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
+  install(FILES ${GENERATED}/corvid.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
 endif()

@@ -25,6 +25,13 @@ void cv_free(const corvid_allocator *mem, void *ptr);
 corvid_status cv_alloc_or_fail(const corvid_allocator *mem, size_t count, size_t size,
                                const char *what, void **out, corvid_error *err);
 
+/* What cv_alloc_huge takes for so many bytes: whole huge pages, from one on. */
+static inline size_t cv_huge_bytes(size_t bytes)
+{
+    const size_t rest = bytes % CV_HUGE_PAGE;
+    return bytes < CV_HUGE_PAGE || rest == 0 ? bytes : bytes - rest + CV_HUGE_PAGE;
+}
+
 /* A big block for weights: CV_HUGE_PAGE aligned and advised to use huge pages. */
 void *cv_alloc_huge(const corvid_allocator *mem, size_t bytes);
 

@@ -46,8 +46,8 @@ corvid_status cv_engine_measure(const cv_source *source, const cv_engine_options
     const cv_model model = { .arch = source->arch, .sizes = source->sizes };
     size_t common, own, matmul;
     (void)err;
-    *workspace_bytes = workspace(&model, options, &common, &own, &matmul) * sizeof(float) +
-                       pass_bytes(chunk_of(options));
+    const size_t floats = workspace(&model, options, &common, &own, &matmul);
+    *workspace_bytes = cv_huge_bytes(floats * sizeof(float)) + pass_bytes(chunk_of(options));
     *state_bytes = cv_state_size(&model) * sizeof(float);
     return CORVID_OK;
 }
@@ -95,7 +95,7 @@ static corvid_status pick_kernels(const char *cpu, const cv_kernels **out, corvi
 static corvid_status take_workspace(cv_engine *e, corvid_error *err)
 {
     const size_t floats = workspace(&e->model, &e->options, &e->common, &e->own, &e->matmul);
-    e->workspace_bytes = floats * sizeof(float) + pass_bytes(e->chunk);
+    e->workspace_bytes = cv_huge_bytes(floats * sizeof(float)) + pass_bytes(e->chunk);
     e->workspace = cv_alloc_huge(e->mem, floats * sizeof(float));
     e->tokens = cv_alloc(e->mem, e->chunk, sizeof *e->tokens);
     e->sequences = cv_alloc(e->mem, e->chunk, sizeof *e->sequences);

@@ -80,10 +80,12 @@ static corvid_status check_header(const cv_stream *stream, const header *h, cons
     if (memcmp(h->arch, mine.arch, sizeof h->arch) != 0 || h->L != mine.L || h->C != mine.C ||
         h->H != mine.H || h->N != mine.N || h->floats != mine.floats)
         return cv_fail(err, CORVID_E_MISMATCH,
-                       "%s: a state of %.15s with %llu layers of width %llu; this model is %s with "
-                       "%zu layers of width %zu",
-                       path, h->arch, (unsigned long long)h->L, (unsigned long long)h->C, mine.arch,
-                       (size_t)mine.L, (size_t)mine.C);
+                       "%s: a state of %.15s with %llu layers, width %llu and %llu heads (%llu "
+                       "numbers); this model is %s with %llu, %llu and %llu (%llu)",
+                       path, h->arch, (unsigned long long)h->L, (unsigned long long)h->C,
+                       (unsigned long long)h->H, (unsigned long long)h->floats, mine.arch,
+                       (unsigned long long)mine.L, (unsigned long long)mine.C,
+                       (unsigned long long)mine.H, (unsigned long long)mine.floats);
     if (h->fingerprint != mine.fingerprint)
         return cv_fail(
             err, CORVID_E_MISMATCH,

@@ -77,8 +77,9 @@ typedef struct cv_kernels {
 
     float (*dot)(size_t n, const float *a, const float *b);
 
-    /* Element by element; y may be x.  Within 4 units in the last place of the exact value (tanh,
-     * exp), 8 (the others). */
+    /* Element by element; y may be x.  Within 4 units in the last place of the exact value (exp,
+     * tanh), 8 (sigmoid, silu, decay7), 2^-23 absolutely (decay6).  What would be a subnormal may
+     * come out as zero. */
     void (*exp)(size_t n, const float *x, float *y);
     void (*sigmoid)(size_t n, const float *x, float *y);
     void (*tanh)(size_t n, const float *x, float *y);

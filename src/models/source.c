@@ -169,6 +169,9 @@ static corvid_status locate(const cv_source *source, const cv_field *field, size
         return cv_fail(err, CORVID_E_FORMAT,
                        "%s: tensor %s has type %s, expected floating-point or quantized weights",
                        source->ckpt->in.path, view->name, cv_dtype_of(t->dtype)->name);
+    if (t->count == 0)
+        return cv_fail(err, CORVID_E_FORMAT, "%s: tensor %s is empty; the file is damaged",
+                       source->ckpt->in.path, view->name);
 
     size_t count = t->count;
     const int slice = cv_field_spelling(field, source->dialect)->slice;

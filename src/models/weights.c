@@ -103,7 +103,7 @@ corvid_status cv_weights_measure(const cv_source *source, size_t *bytes, corvid_
 {
     plan p = { .source = source };
     CV_TRY(cv_source_each(source, add_item, &p, err));
-    *bytes = p.bytes;
+    *bytes = cv_huge_bytes(p.bytes);
     return CORVID_OK;
 }
 
@@ -371,7 +371,7 @@ corvid_status cv_weights_load(const corvid_allocator *mem, const cv_source *sour
     status = cv_source_each(source, add_item, &p, err);
     if (status != CORVID_OK) goto fail;
 
-    out->weight_bytes = p.bytes;
+    out->weight_bytes = cv_huge_bytes(p.bytes);
     out->weights = cv_alloc_huge(mem, p.bytes);
     out->layers = cv_alloc_zero(mem, source->sizes.L, source->arch->layer_bytes);
     f = cv_alloc_zero(mem, 1, sizeof *f);
