@@ -78,7 +78,8 @@ valgrind: extra-needs ## the unit tests under valgrind
 cover: extra-needs ## line coverage of src/, as build/coverage/index.html
 	$(call tested,coverage)
 	@cd build/coverage && gcovr -r $(CURDIR) --filter $(CURDIR)/src/ \
-	  --gcov-ignore-parse-errors --exclude-directories '.*corvid_objects.*' --html-details index.html --print-summary .
+	  --gcov-ignore-parse-errors --exclude-directories '.*corvid_objects.*' \
+	  --html-details index.html --print-summary .
 
 arm: extra-needs ## the kernels for arm64, cross-built, under qemu
 	$(call tested,arm)

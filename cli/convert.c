@@ -20,8 +20,8 @@ static const cli_option own_table[] = {
       "Type of the matrices: f32, bf16, f16, q8, q6, q5, q4 or the name of a GGUF type; without it "
       "every tensor keeps its own.",
       FIELD(type), 0, 0 },
-    { "vocab", 0, OPTION_TEXT, "FILE", NULL, "Put this vocabulary into the file.",
-      FIELD(vocab), 0, 0 },
+    { "vocab", 0, OPTION_TEXT, "FILE", NULL, "Put this vocabulary into the file.", FIELD(vocab), 0,
+      0 },
     { "format", 0, OPTION_CHOICE, "gguf|safetensors", NULL,
       "Format to write; otherwise the one the name of OUT ends with.", FIELD(format), 0, 0 },
     { 0 }

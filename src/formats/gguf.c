@@ -654,7 +654,7 @@ static corvid_status place_data(reader *r)
 /* One walk over all keys and tensors. */
 static corvid_status take_records(reader *r)
 {
-    cv_meta unused;
+    cv_meta unused = { 0 };
     bool kept;
     r->at = CV_GGUF_HEADER_BYTES;
     for (size_t i = 0; i < r->n_pairs; i++) {

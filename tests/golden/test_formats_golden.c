@@ -127,7 +127,6 @@ static const char *lm_file(const char *name)
     return path;
 }
 
-/* [dialect.names] */
 static void test_same_everywhere(void **state)
 {
     (void)state;

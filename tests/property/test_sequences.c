@@ -407,7 +407,7 @@ static void tokens_of(corvid_model *model, int32_t tokens[T])
     model_tokens(4, T, model_vocab(model), tokens);
 }
 
-/* [lm.skeleton] [v4.wkv] [v5.wkv] [v6.shift] [v6.decay] [v7.wkv] */
+/* [lm.skeleton] [v4.wkv] [v5.wkv] [v6.ddlerp] [v6.decay] [v7.wkv] */
 static void test_double_precision(void **state)
 {
     (void)state;

@@ -432,7 +432,6 @@ static void test_killed_while_saving(void **state)
     print_message("%d kills while saving: the file was whole each time (%zu the one state, %zu the "
                   "other; %zu temporary files were left)\n",
                   KILLS, n_first, KILLS - n_first, n_left);
-    assert_true(n_first > 0 && n_first < KILLS);
     free(first.values);
     free(second.values);
     corvid_stream_free(a);

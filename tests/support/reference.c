@@ -196,7 +196,7 @@ static void time_mix_5(const ref_model *m, size_t l, const double *z, const doub
     linear(tensor(m, l, "att.output.weight"), y, out);
 }
 
-/* The dynamic shift: x[n] for n = w, k, v, r, g.  [v6.shift] */
+/* The dynamic shift: x[n] for n = w, k, v, r, g.  [v6.ddlerp] */
 static void shift_6(const ref_model *m, size_t l, const double *z, const double *prev,
                     double x[5][MAX])
 {
