@@ -89,9 +89,9 @@ fuzz: extra-needs ## every fuzz target for SECONDS_EACH=60, two at a time
 	@cmake --build build/fuzz --target fuzzers
 	@tools/fuzz.sh build/fuzz/fuzz $(or $(SECONDS_EACH),60)
 
-bench: build ## the benchmarks of bench/, one after another
-	@cmake --build build/release --target benchmarks
-	@for b in build/release/bench_*; do [ -x $$b ] || continue; echo "== $$b"; $$b || exit 1; done
+bench: build ## decode and prefill of each weight type; beside other engines: bench/compare.sh
+	@for t in f32 f16 bf16 q8_0; do echo "== $$t"; \
+	  build/release/corvid bench --shape rwkv7-0.1b --type $$t || exit 1; done
 
 lint: extra-needs ## floors, tags, layout, static analysis: no findings allowed
 	@tools/floors.sh
