@@ -147,7 +147,7 @@ CORVID_API corvid_status corvid_feed_all(corvid_stream *stream, const int32_t *t
  *                 needs the prediction before the first token: previous [n_vocab] are the logits of
  *                 the call before, or NULL: scores[0] is then 0
  *   greedy   [n]  out: 1 where tokens[i] was the most likely one; may be NULL
- *   logits        out: as corvid_feed; may be NULL */
+ *   logits        out: as corvid_feed; may be NULL, and may be the buffer of previous */
 CORVID_API corvid_status corvid_score(corvid_stream *stream, const int32_t *tokens, size_t n,
                                       const float *previous, double *scores, unsigned char *greedy,
                                       float *logits, corvid_error *err);

@@ -77,12 +77,16 @@ corvid_status corvid_score(corvid_stream *stream, const int32_t *tokens, size_t 
                   .logits = logits,
                   .scores = scores,
                   .greedy = greedy };
+    /* Before feeding, because logits may be the buffer that holds previous. */
+    const size_t V = e->model.sizes.V;
+    double first = 0.0;
+    unsigned char first_greedy = 0;
+    if (n && previous && tokens[0] >= 0 && (size_t)tokens[0] < V)
+        first = cv_log_probability(e->kernel, previous, V, tokens[0], &first_greedy);
     CV_TRY(feed(stream, &f, err));
     if (n == 0) return CORVID_OK;
-    scores[0] = 0.0;
-    if (greedy) greedy[0] = 0;
-    if (previous)
-        scores[0] = cv_log_probability(e->kernel, previous, e->model.sizes.V, tokens[0], greedy);
+    scores[0] = first;
+    if (greedy) greedy[0] = first_greedy;
     return CORVID_OK;
 }
 

@@ -321,8 +321,8 @@ static void connect(const plan *p, cv_model *model)
     }
 }
 
-/* The same for the same numbers, whatever file they came from: the ends of every field, as laid
- * out. */
+/* The same for the same numbers in the same types, whatever file they came from: the ends of every
+ * field, as laid out. */
 static uint64_t fingerprint(const plan *p, const cv_model *model)
 {
     enum { END = 4096 };
