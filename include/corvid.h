@@ -246,8 +246,8 @@ typedef struct corvid_sampler corvid_sampler;
 CORVID_API void corvid_sampler_defaults(corvid_sampler_options *options);
 
 /* A sampler for vocabularies of n_vocab tokens; it allocates everything here.
- *   digits  [n_vocab] or NULL: marks tokens that are part of " \t0123456789", whose count the
- *           official frequency penalty does not raise; corvid_sampler_for fills it from a tokenizer */
+ *   tokenizer  tells which tokens are part of " \t0123456789": the official frequency penalty does
+ *              not raise their count; NULL: every token counts.  Needed during this call only */
 CORVID_API corvid_status corvid_sampler_new(size_t n_vocab, const corvid_sampler_options *options,
                                             const corvid_tokenizer *tokenizer,
                                             corvid_sampler **sampler, corvid_error *err);

@@ -37,7 +37,7 @@ static size_t workspace(const cv_model *model, const cv_engine_options *options,
 
 static size_t pass_bytes(size_t chunk)
 {
-    return chunk * (sizeof(int32_t) + sizeof(cv_sequence) + sizeof(size_t) + sizeof(cv_feed));
+    return chunk * (sizeof(int32_t) + sizeof(cv_sequence) + sizeof(size_t));
 }
 
 corvid_status cv_engine_measure(const cv_source *source, const cv_engine_options *options,
@@ -100,8 +100,7 @@ static corvid_status take_workspace(cv_engine *e, corvid_error *err)
     e->tokens = cv_alloc(e->mem, e->chunk, sizeof *e->tokens);
     e->sequences = cv_alloc(e->mem, e->chunk, sizeof *e->sequences);
     e->wanted = cv_alloc(e->mem, e->chunk, sizeof *e->wanted);
-    e->feeds = cv_alloc(e->mem, e->chunk, sizeof *e->feeds);
-    if (!e->workspace || !e->tokens || !e->sequences || !e->wanted || !e->feeds)
+    if (!e->workspace || !e->tokens || !e->sequences || !e->wanted)
         return cv_fail(err, CORVID_E_MEMORY, "out of memory: a workspace of %zu bytes",
                        e->workspace_bytes);
     const size_t members = cv_team_size(e->team) * (e->own + e->matmul);
@@ -149,7 +148,6 @@ void cv_engine_close(cv_engine *e)
     cv_free(e->mem, e->tokens);
     cv_free(e->mem, e->sequences);
     cv_free(e->mem, e->wanted);
-    cv_free(e->mem, e->feeds);
     pthread_mutex_destroy(&e->lock);
     *e = (cv_engine){ .mem = e->mem };
 }

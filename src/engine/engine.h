@@ -49,7 +49,6 @@ typedef struct cv_engine {
     int32_t *tokens;
     cv_sequence *sequences;
     size_t *wanted;
-    cv_feed *feeds; /* for the batch call */
 } cv_engine;
 
 /* A sequence: the state after `position` tokens. */

@@ -183,6 +183,7 @@ corvid_status cv_vocabulary_keys(const corvid_allocator *mem, const cv_source *s
     if (status != CORVID_OK && settings->vocab) return cv_fail(err, status, "%s", why.text);
 
     const cv_tokenizer_kind kind = tok ? cv_tokenizer_kind_of(tok) : CV_TOK_BYTES;
+    const size_t before = list->n;
     status = CORVID_OK;
     if (tok && kind == CV_TOK_WORLD && gguf)
         status = add_world_tokens(tok, V, list, err);
@@ -191,6 +192,10 @@ corvid_status cv_vocabulary_keys(const corvid_allocator *mem, const cv_source *s
                           kind == CV_TOK_BPE && gguf ? CV_BPE_KEY : CV_VOCAB_KEY, list, err);
     if (status == CORVID_OK && gguf && (!tok || kind != CV_TOK_WORLD))
         status = cv_meta_add_text(list, "tokenizer.ggml.model", "none", 4, err);
+    if (status == CORVID_OK && tok && kind != CV_TOK_BYTES && list->n == before && settings->log)
+        settings->log(settings->ctx, CORVID_LOG_WARNING,
+                      "the vocabulary inside the source is not carried over; give its file with "
+                      "--vocab");
     cv_tokenizer_free(tok);
     return status;
 }

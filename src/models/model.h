@@ -61,9 +61,9 @@ enum {
 };
 
 /* One weight: where it stands in files, its shape in letters of cv_sizes (outermost first; ones in
- * front are what official files have), and
- * where it goes (offset of a float pointer, cv_matrix or cv_table in the layer's or model's
- * struct).  Within layers the names lack their "blocks.N." or "blk.N.". */
+ * front are what official files have), and where it goes (offset of a float pointer, cv_matrix or
+ * cv_table in the layer's or model's struct).  Within layers the names lack their "blocks.N." or
+ * "blk.N.". */
 typedef struct cv_field {
     cv_spelling official, gguf, ggml; /* ggml.name NULL: as official */
     cv_kind kind;

@@ -3,7 +3,7 @@
 
 #include "models/pack.h"
 
-/* 16 rows of 2-byte or 4-byte elements, transposed in blocks that stay in cache. */
+/* Up to 16 rows of 2-byte or 4-byte elements, transposed. */
 static void pack_u16(size_t cols, const unsigned char *rows, size_t row_bytes, size_t n_rows,
                      uint16_t *panel)
 {
@@ -24,7 +24,7 @@ static void pack_u32(size_t cols, const unsigned char *rows, size_t row_bytes, s
     }
 }
 
-/* A full panel of halves, eight inputs at a time so that both sides stay within cache lines. */
+/* A full panel of halves, STEP inputs at a time so that what is written stays in cache. */
 static void pack_u16_full(size_t cols, const unsigned char *rows, size_t row_bytes, uint16_t *panel)
 {
     enum { STEP = 32 };
