@@ -4,18 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model_args.h"
+#include "bench.h"
 #include "probe.h"
 #include "term.h"
-#include "textio.h"
-
-typedef struct bench_options {
-    general_options general;
-    model_args model;
-    const char *shape, *type;
-    uint64_t prompt, tokens, repeat;
-    bool json, no_probe;
-} bench_options;
 
 #define FIELD(name) offsetof(bench_options, name)
 
@@ -32,6 +23,11 @@ static const cli_option own_table[] = {
       1, 1e7 },
     { "tokens", 'n', OPTION_COUNT, "N", "64", "Tokens to write one by one (decode).", FIELD(tokens),
       1, 1e7 },
+    { "size", 0, OPTION_COUNT, "N", NULL,
+      "Vision models: pictures of N x N pixels; default: the size the model was made for.",
+      FIELD(size), 1, 65536 },
+    { "batch", 0, OPTION_COUNT, "N", "8", "Vision models: pictures shown at a time.", FIELD(batch),
+      1, 4096 },
     { "repeat", 0, OPTION_COUNT, "N", "5", "Rounds; the median counts.", FIELD(repeat), 1, 1000 },
     { "no-probe", 0, OPTION_FLAG, NULL, NULL, "Do not measure the speed of memory.",
       FIELD(no_probe), 0, 0 },
@@ -54,12 +50,6 @@ static const char *whole_type(const char *type)
     return type;
 }
 
-/* Speeds of all rounds, sorted once they are all there. */
-typedef struct speeds {
-    double *per_s;
-    size_t n;
-} speeds;
-
 typedef struct bench {
     const bench_options *o;
     corvid_model *model;
@@ -77,10 +67,15 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double median(const speeds *s)
+double bench_median(const speeds *s)
 {
     size_t mid = s->n / 2;
     return s->n % 2 ? s->per_s[mid] : (s->per_s[mid - 1] + s->per_s[mid]) / 2;
+}
+
+void bench_sort(speeds *s)
+{
+    qsort(s->per_s, s->n, sizeof(double), by_size);
 }
 
 /* ---- Measuring ------------------------------------------------------------------------------- */
@@ -148,8 +143,8 @@ static int measure(bench *b)
     progress_end(&bar);
     if (status) return fail_with(&err);
     if (!o->no_probe) b->probe_after = probe_read_bandwidth(b->info.n_threads);
-    qsort(b->read.per_s, b->read.n, sizeof(double), by_size);
-    qsort(b->write.per_s, b->write.n, sizeof(double), by_size);
+    bench_sort(&b->read);
+    bench_sort(&b->write);
     return 0;
 }
 
@@ -163,8 +158,7 @@ static double token_bytes(const corvid_model_info *i)
     return (double)i->weight_bytes * (1 - table) + 2 * (double)i->state_bytes;
 }
 
-/* Bytes from a line of /proc/self/status, 0 where there is none. */
-static uint64_t process_bytes(const char *name)
+uint64_t bench_process_bytes(const char *name)
 {
     FILE *file = fopen("/proc/self/status", "r");
     char text[256];
@@ -178,7 +172,7 @@ static uint64_t process_bytes(const char *name)
 
 static double achieved(const bench *b)
 {
-    return median(&b->write) * token_bytes(&b->info);
+    return bench_median(&b->write) * token_bytes(&b->info);
 }
 
 static double probed(const bench *b)
@@ -188,8 +182,8 @@ static double probed(const bench *b)
 
 static json_t *speeds_json(const speeds *s, uint64_t tokens)
 {
-    return json_pack("{s:f, s:f, s:f, s:I}", "tokens_per_s", median(s), "min", s->per_s[0], "max",
-                     s->per_s[s->n - 1], "tokens", (json_int_t)tokens);
+    return json_pack("{s:f, s:f, s:f, s:I}", "tokens_per_s", bench_median(s), "min", s->per_s[0],
+                     "max", s->per_s[s->n - 1], "tokens", (json_int_t)tokens);
 }
 
 static int print_json(const bench *b, uint64_t resident)
@@ -202,7 +196,7 @@ static int print_json(const bench *b, uint64_t resident)
     json_t *memory = json_pack(
         "{s:I, s:I, s:I, s:I, s:I}", "weights", (json_int_t)b->info.weight_bytes, "workspace",
         (json_int_t)b->info.workspace_bytes, "state", (json_int_t)b->info.state_bytes, "resident",
-        (json_int_t)resident, "peak", (json_int_t)process_bytes("VmHWM"));
+        (json_int_t)resident, "peak", (json_int_t)bench_process_bytes("VmHWM"));
     json_t *probe = b->probe_before > 0
                         ? json_pack("{s:f, s:f}", "before_gb_per_s", b->probe_before / 1e9,
                                     "after_gb_per_s", b->probe_after / 1e9)
@@ -218,7 +212,7 @@ static int print_json(const bench *b, uint64_t resident)
 
 static void print_speed(const char *name, const speeds *s, uint64_t tokens)
 {
-    printf("%-9s %10.2f tokens/s  (min %.2f, max %.2f; %llu tokens)\n", name, median(s),
+    printf("%-9s %10.2f tokens/s  (min %.2f, max %.2f; %llu tokens)\n", name, bench_median(s),
            s->per_s[0], s->per_s[s->n - 1], (unsigned long long)tokens);
 }
 
@@ -256,8 +250,9 @@ static int open_all(bench *b)
                         : model_args_open(&o->model, &b->model);
     if (code) return code;
     b->load_s = term_seconds() - started;
-    if (corvid_stream_new(b->model, &b->stream, &err)) return fail_with(&err);
     b->info = model_args_info(b->model);
+    if (b->info.vision) return 0;
+    if (corvid_stream_new(b->model, &b->stream, &err)) return fail_with(&err);
     b->logits = cli_array(b->info.n_vocab, sizeof *b->logits);
     b->prompt = cli_array(o->prompt, sizeof *b->prompt);
     b->read.per_s = cli_array(o->repeat, sizeof(double));
@@ -272,12 +267,16 @@ static int run(const void *options, int n_args, char **args)
     if (n_args) return fail(EXIT_USAGE, "\"%s\" is no option; see corvid bench --help", args[0]);
     if (b.o->shape && strcmp(b.o->shape, "list") == 0) return list_shapes();
     int code = open_all(&b);
-    uint64_t resident = process_bytes("VmRSS"); /* before the probe adds its own */
-    if (!code) code = measure(&b);
-    if (!code && b.o->json)
-        code = print_json(&b, resident);
-    else if (!code)
-        print_table(&b, resident);
+    uint64_t resident = bench_process_bytes("VmRSS"); /* before the probe adds its own */
+    if (!code && b.info.vision) {
+        code = bench_pictures(b.o, b.model, b.load_s);
+    } else if (!code) {
+        code = measure(&b);
+        if (!code && b.o->json)
+            code = print_json(&b, resident);
+        else if (!code)
+            print_table(&b, resident);
+    }
     free(b.logits);
     free(b.prompt);
     free(b.read.per_s);
@@ -293,11 +292,13 @@ const cli_verb verb_bench = {
     .usage = "(-m MODEL | --shape NAME [--type TYPE]) [options]",
     .examples = "corvid bench -m rwkv7.pth --threads 2\n"
                 "corvid bench --shape rwkv7-0.1b --type f32 --json\n"
+                "corvid bench --shape vrwkv-t --type bf16 --size 224 --batch 8\n"
                 "corvid bench --shape list",
     .details = "Each round reads the prompt, warms up with eight tokens and writes the rest, the "
                "likeliest token each time. The speed of memory is probed just before and just "
                "after, with as many threads (rounded down to a power of two), because it drifts; "
-               "decoding is compared with it by the bytes a token needs when nothing is skipped.",
+               "decoding is compared with it by the bytes a token needs when nothing is skipped. "
+               "A vision model is shown pictures of noise instead, for about a second a round.",
     .groups = groups,
     .options_size = sizeof(bench_options),
     .run = run,

@@ -1,4 +1,5 @@
-/* corvid.h - RWKV language models in C: open a checkpoint, feed tokens, read the scores.
+/* corvid.h - RWKV language models and Vision-RWKV image models in C: open a checkpoint, feed tokens
+ * or show pictures, read the scores.
  *
  * A *model* is the weights of a checkpoint: immutable, shared by any number of streams and threads.
  * A *stream* is one sequence being read or written: a state of fixed size and a position in it.
@@ -10,6 +11,14 @@
  *     if (corvid_stream_new(model, &stream, &err)) ...
  *     if (corvid_feed(stream, tokens, n, logits, &err)) ...
  *     next = corvid_sample(sampler, logits);
+ *
+ * A vision model has no streams: it is shown pictures, several at a time (corvid_see).
+ *
+ *     if (corvid_picture_open("cat.jpg", 0, &picture, &err)) ...
+ *     corvid_framing_defaults(model, &framing);
+ *     if (corvid_picture_frame(picture, &framing, &framed, &err)) ...
+ *     corvid_view view = { .picture = framed, .logits = logits };
+ *     if (corvid_see(model, &view, 1, NULL, 0, &err)) ...
  *
  * Every call returns a corvid_status and fills *err (which may be NULL) with a sentence.  The
  * library prints nothing, never exits, reads no environment variable and keeps no global state.
@@ -42,7 +51,7 @@ typedef struct corvid_model_options {
     size_t struct_size;                /* set by corvid_model_defaults */
     size_t n_threads;                  /* 0: as many as the process may use, at most 64 */
     size_t chunk;                      /* rows of one pass (1..1024); 0: 128 */
-    const char *cpu;                   /* "ref", "avx2", "avx512", "neon"; NULL: the best */
+    const char *cpu;                   /* "ref", "avx2", "avx512", "amx", "neon"; NULL: the best */
     float group_norm_eps;              /* v5 only; 0: the official 64e-5.  Files made for
                                             rwkv.cpp reproduce its figures with 1e-5 */
     const char *vocab;                 /* vocabulary file, or NULL: in the checkpoint, then
@@ -54,6 +63,15 @@ typedef struct corvid_model_options {
     corvid_progress_fn progress;       /* bytes of weights laid out while opening */
     corvid_cancel_fn cancel;           /* asked while opening and between chunks of feeding */
     void *callback_ctx;                /* first argument of the three callbacks above */
+
+    /* Vision models only. */
+    const char *bi_wkv;  /* NULL or "formula"; "cuda32", "cuda16": what the published GPU
+                                            kernels compute instead [bi.cuda] */
+    const char *norm;    /* NULL or "auto"; "pre", "post": where the norms of a layer
+                                            stand, which names do not tell [vrwkv.layer] */
+    const char *classes; /* file with a class name per line, or the .tsv of
+                                            ImageNet; NULL: in the checkpoint, beside it, or
+                                            in vocab_folder */
 } corvid_model_options;
 
 CORVID_API void corvid_model_defaults(corvid_model_options *options);
@@ -80,7 +98,8 @@ CORVID_API void corvid_model_close(corvid_model *model);
 
 typedef struct corvid_model_info {
     size_t struct_size;      /* set by the caller to sizeof *info */
-    const char *arch;        /* "rwkv4", "rwkv5.0", "rwkv5.1", "rwkv5.2", "rwkv6", "rwkv7" */
+    const char *arch;        /* "rwkv4", "rwkv5.0", "rwkv5.1", "rwkv5.2", "rwkv6", "rwkv7", "vrwkv",
+                                "vrwkv6" */
     const char *format;      /* "pth", "safetensors", "gguf", "ggml", "random" */
     const char *weight_type; /* of the largest share of the weights */
     const char *cpu;         /* the kernels in use */
@@ -92,6 +111,12 @@ typedef struct corvid_model_info {
     uint64_t state_bytes;     /* of one stream */
     uint64_t fingerprint;     /* of the weights; a state fits one fingerprint */
     size_t n_threads;
+    int vision;          /* non-zero: pictures go in; n_vocab and state_bytes are 0 */
+    size_t n_classes;    /* of the head; 0: the file has none, features only */
+    size_t patch;        /* side of a patch in pixels */
+    size_t native;       /* side of the pictures that the position table was made for */
+    int class_token;     /* non-zero: a token of its own stands behind the patches */
+    int has_class_names; /* non-zero: corvid_class_name knows them */
 } corvid_model_info;
 
 CORVID_API corvid_status corvid_model_get_info(const corvid_model *model, corvid_model_info *info,
@@ -187,6 +212,94 @@ CORVID_API corvid_status corvid_state_get(const corvid_stream *stream, float *va
 CORVID_API corvid_status corvid_state_set(corvid_stream *stream, const float *values,
                                           uint64_t position, corvid_error *err);
 
+/* ---- Pictures -------------------------------------------------------------------------------- */
+
+/* An 8-bit RGB picture in memory. */
+typedef struct corvid_picture corvid_picture;
+
+#define CORVID_MAX_PIXELS ((uint64_t)1 << 28)
+
+/* Reads a JPEG, PNG or WebP file, told by its first bytes.  Grey becomes RGB, transparency is
+ * dropped, an animation gives its first frame; how the camera was held (EXIF) is remembered.
+ *   max_pixels  larger pictures are refused before they are unpacked; 0: CORVID_MAX_PIXELS
+ * CORVID_E_FILE, CORVID_E_FORMAT (damaged, cut off, too large, of another kind), CORVID_E_MEMORY. */
+CORVID_API corvid_status corvid_picture_open(const char *path, uint64_t max_pixels,
+                                             corvid_picture **picture, corvid_error *err);
+
+/* The same from n bytes in memory; name stands for them in messages. */
+CORVID_API corvid_status corvid_picture_decode(const void *bytes, size_t n, const char *name,
+                                               uint64_t max_pixels, corvid_picture **picture,
+                                               corvid_error *err);
+
+/* From pixels in memory, which are copied.
+ *   pixels    [height] rows of [width][channels], stride bytes apart (0: width * channels)
+ *   channels  1 grey, 3 RGB, 4 RGBA (alpha is dropped) */
+CORVID_API corvid_status corvid_picture_new(const unsigned char *pixels, size_t width,
+                                            size_t height, size_t channels, size_t stride,
+                                            corvid_picture **picture, corvid_error *err);
+CORVID_API void corvid_picture_close(corvid_picture *picture); /* NULL is fine */
+
+/* The pixels, borrowed: [height][width][3]. */
+CORVID_API const unsigned char *corvid_picture_pixels(const corvid_picture *picture, size_t *width,
+                                                      size_t *height);
+/* 1 to 8 as EXIF numbers them; 1: upright, or not said. */
+CORVID_API int corvid_picture_orientation(const corvid_picture *picture);
+
+/* How a picture is brought to the size that a model is shown. [pre.resize] [pre.crop] */
+typedef struct corvid_framing {
+    size_t struct_size;
+    size_t resize;                  /* the short side becomes this many pixels, the long one
+                                       follows; 0: width and height below */
+    size_t width, height;           /* stretched to exactly this; 0: as large as it is */
+    size_t crop_width, crop_height; /* cut from the middle of that; 0: all of it */
+    int orient;                     /* non-zero: turned first as EXIF says */
+} corvid_framing;
+
+/* How the published checkpoints of this model's kind were evaluated; any kind for model NULL. */
+CORVID_API void corvid_framing_defaults(const corvid_model *model, corvid_framing *framing);
+
+/* A new picture: turned, resized (bicubic, pixel for pixel as Pillow does it), cropped. */
+CORVID_API corvid_status corvid_picture_frame(const corvid_picture *picture,
+                                              const corvid_framing *framing, corvid_picture **out,
+                                              corvid_error *err);
+
+/* The numbers that a model is shown: [3][height][width], normalised as its kind wants it
+ * [pre.normalise]; any kind for model NULL. */
+CORVID_API void corvid_picture_values(const corvid_picture *picture, const corvid_model *model,
+                                      float *values);
+
+/* ---- Seeing ---------------------------------------------------------------------------------- */
+
+/* One picture that a vision model is shown, and what is wanted of it.  With patches of p pixels it
+ * becomes a grid of ceil(height / p) times ceil(width / p) tokens; what the last patches lack is
+ * zero [vrwkv.patch].  No size is too large but for memory. */
+typedef struct corvid_view {
+    const corvid_picture *picture; /* its pixels as they are, normalised on the way; or NULL and */
+    const float *values;           /* [3][height][width], normalised, */
+    size_t height, width;          /* of values */
+    float *logits;                 /* [n_classes], out; NULL: not wanted */
+    float *pooled;                 /* [n_embd], out: mean over the tokens of the last layer
+                                      after the final norm, or the class token; or NULL */
+    float *features;               /* [n_wanted][n_embd][grid_h][grid_w], out, or NULL */
+    float *class_tokens;           /* [n_wanted][n_embd], out, models with a class token; or NULL */
+} corvid_view;
+
+/* Shows n pictures to a vision model; they share the passes over its weights.  Results are those of
+ * showing them one by one, bit for bit.
+ *   wanted  [n_wanted]  layers whose output goes into features, counted from 0, negative ones from
+ *                       the end; the last one comes after the final norm.  May be NULL
+ * CORVID_E_ARGUMENT: an empty picture, no such layer, logits of a model without a head, a language
+ * model.  CORVID_E_MEMORY is said before work begins.  CORVID_E_CANCELLED between pictures. */
+CORVID_API corvid_status corvid_see(corvid_model *model, const corvid_view *views, size_t n,
+                                    const int *wanted, size_t n_wanted, corvid_error *err);
+
+/* Bytes of working memory that showing n pictures of one size takes, beside the weights. */
+CORVID_API corvid_status corvid_see_memory(const corvid_model *model, size_t height, size_t width,
+                                           size_t n, uint64_t *bytes, corvid_error *err);
+
+/* The name of class i, borrowed; NULL when it has none. */
+CORVID_API const char *corvid_class_name(const corvid_model *model, size_t i);
+
 /* ---- Text ------------------------------------------------------------------------------------ */
 
 typedef struct corvid_tokenizer corvid_tokenizer;
@@ -271,6 +384,8 @@ typedef struct corvid_convert_options {
     corvid_cancel_fn cancel;
     corvid_log_fn log;
     void *callback_ctx;
+    const char *classes; /* file of class names to put inside a vision model; NULL: those that
+                            the source has */
 } corvid_convert_options;
 
 CORVID_API void corvid_convert_defaults(corvid_convert_options *options);

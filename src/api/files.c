@@ -66,6 +66,7 @@ corvid_status corvid_convert(const char *in, const char *out, const corvid_conve
     }
     cv_convert_settings s = { .keep = o.type == NULL,
                               .vocab = o.vocab,
+                              .classes = o.classes,
                               .progress = o.progress,
                               .cancel = o.cancel,
                               .log = o.log,

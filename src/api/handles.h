@@ -3,6 +3,7 @@
 #define CV_HANDLES_H
 
 #include "corvid.h"
+#include "engine/class_names.h"
 #include "engine/engine.h"
 #include "engine/sampler.h"
 #include "engine/vocabulary.h"
@@ -16,6 +17,7 @@ struct corvid_model {
     cv_engine engine;
     corvid_tokenizer tokenizer; /* tok NULL: none was found, and why is in no_tokenizer */
     corvid_error no_tokenizer;
+    cv_class_names classes; /* vision models */
     const char *format;
 };
 

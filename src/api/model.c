@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "api/handles.h"
+#include "engine/see.h"
 
 #define TEXT(x)       #x
 #define DOTS(x, y, z) TEXT(x) "." TEXT(y) "." TEXT(z)
@@ -47,6 +48,8 @@ static cv_engine_options engine_options(const corvid_model_options *o)
                                 .cpu = o->cpu,
                                 .group_norm_eps = o->group_norm_eps,
                                 .memory_limit = o->memory_limit,
+                                .bi_wkv = o->bi_wkv,
+                                .norm = o->norm,
                                 .log = o->log,
                                 .progress = o->progress,
                                 .cancel = o->cancel,
@@ -58,7 +61,32 @@ static const corvid_allocator *allocator_of(const corvid_model_options *o)
     return o->allocator ? o->allocator : &cv_libc_allocator;
 }
 
-/* What both ways of opening share: an engine over a source, and a tokenizer if there is one. */
+/* A tokenizer that is not found is an error only where it was named. */
+static corvid_status find_tokenizer(corvid_model *m, const cv_source *source, const char *path,
+                                    const corvid_model_options *o, corvid_error *err)
+{
+    m->no_tokenizer.status =
+        cv_vocabulary_find(&m->allocator, source->sizes.V, o->vocab, source->ckpt, path,
+                           o->vocab_folder, &m->tokenizer.tok, &m->no_tokenizer);
+    if (o->vocab && m->no_tokenizer.status != CORVID_OK)
+        return cv_fail(err, m->no_tokenizer.status, "%s", m->no_tokenizer.text);
+    return CORVID_OK;
+}
+
+static corvid_status find_classes(corvid_model *m, const cv_source *source, const char *path,
+                                  const corvid_model_options *o, corvid_error *err)
+{
+    m->no_tokenizer.status =
+        cv_fail(&m->no_tokenizer, CORVID_E_ARGUMENT,
+                "this is a vision model (%s); it is shown pictures: corvid classify, corvid "
+                "features",
+                source->arch->name);
+    return cv_class_names_find(&m->allocator, source->sizes.K, o->classes, source->ckpt, path,
+                               o->vocab_folder, &m->classes, err);
+}
+
+/* What both ways of opening share: an engine over a source, and a tokenizer or names of
+ * classes if there are any. */
 static corvid_status open_source(const cv_source *source, const char *path,
                                  const corvid_model_options *o, corvid_model **out,
                                  corvid_error *err)
@@ -75,16 +103,13 @@ static corvid_status open_source(const cv_source *source, const char *path,
         cv_free(mem, m);
         return status;
     }
-    m->no_tokenizer.status =
-        cv_vocabulary_find(&m->allocator, source->sizes.V, o->vocab, source->ckpt, path,
-                           o->vocab_folder, &m->tokenizer.tok, &m->no_tokenizer);
-    if (o->vocab && m->no_tokenizer.status != CORVID_OK) {
-        status = cv_fail(err, m->no_tokenizer.status, "%s", m->no_tokenizer.text);
+    status = source->arch->stack->vision ? find_classes(m, source, path, o, err)
+                                         : find_tokenizer(m, source, path, o, err);
+    if (status == CORVID_OK)
+        *out = m;
+    else
         corvid_model_close(m);
-        return status;
-    }
-    *out = m;
-    return CORVID_OK;
+    return status;
 }
 
 corvid_status corvid_model_open(const char *path, const corvid_model_options *options,
@@ -136,6 +161,7 @@ void corvid_model_close(corvid_model *model)
     if (!model) return;
     corvid_allocator mem = model->allocator;
     cv_tokenizer_free(model->tokenizer.tok);
+    cv_class_names_free(&mem, &model->classes);
     cv_engine_close(&model->engine);
     cv_free(&mem, model);
 }
@@ -145,6 +171,7 @@ corvid_status corvid_model_get_info(const corvid_model *model, corvid_model_info
 {
     const cv_engine *e = &model->engine;
     const cv_sizes *s = &e->model.sizes;
+    const bool vision = e->eye != NULL;
     const size_t given = info->struct_size;
     if (given == 0 || given > sizeof *info)
         return cv_fail(err, CORVID_E_ARGUMENT,
@@ -166,9 +193,15 @@ corvid_status corvid_model_get_info(const corvid_model *model, corvid_model_info
         .n_parameters = e->model.n_parameters,
         .weight_bytes = e->model.weight_bytes,
         .workspace_bytes = e->workspace_bytes,
-        .state_bytes = cv_state_size(&e->model) * sizeof(float),
+        .state_bytes = vision ? 0 : cv_state_size(&e->model) * sizeof(float),
         .fingerprint = e->model.fingerprint,
         .n_threads = cv_team_size(e->team),
+        .vision = vision,
+        .n_classes = e->model.head.rows ? s->K : 0,
+        .patch = s->p,
+        .native = vision ? cv_see_native(s) : 0,
+        .class_token = e->model.vision.class_token != NULL,
+        .has_class_names = model->classes.names != NULL,
     };
     memcpy(info, &all, given);
     return CORVID_OK;

@@ -7,6 +7,7 @@ corvid_status corvid_stream_new(corvid_model *model, corvid_stream **stream, cor
 {
     corvid_stream *s;
     *stream = NULL;
+    if (model->engine.eye) return cv_fail(err, CORVID_E_ARGUMENT, "%s", model->no_tokenizer.text);
     CV_TRY(cv_alloc_or_fail(&model->allocator, 1, sizeof *s, "a stream", (void **)&s, err));
     s->model = model;
     corvid_status status = cv_stream_init(&model->engine, &s->stream, err);

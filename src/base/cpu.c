@@ -10,8 +10,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-#include <stdbool.h>
 #include <stdint.h>
+#include <sys/syscall.h>
 
 /* Which register sets the operating system saves on a switch: XCR0. */
 static uint64_t saved_registers(void)
@@ -40,6 +40,33 @@ cv_cpu_level cv_cpu_best(void)
     if (!has_bits(b, avx512) || !has_bits(saved, XSAVE_AVX512)) return CV_CPU_AVX2;
     return CV_CPU_AVX512;
 }
+
+/* Requests of arch_prctl, and the number of the tiles among the register sets; older system headers
+ * lack them. */
+enum { GET_SUPPORTED = 0x1021, REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+
+static bool has_amx(void)
+{
+    const unsigned bf16 = 1u << 5, amx = 1u << 22 | 1u << 24; /* AVX512_BF16; AMX-BF16, AMX-TILE */
+    const uint64_t tiles = (uint64_t)3 << 17;                 /* their configuration and data */
+    unsigned a, b, c, d;
+    unsigned long supported = 0;
+
+    if (cv_cpu_best() != CV_CPU_AVX512 || !has_bits(saved_registers(), tiles)) return false;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has_bits(d, amx)) return false;
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !has_bits(a, bf16)) return false;
+    return syscall(SYS_arch_prctl, GET_SUPPORTED, &supported) == 0 && has_bits(supported, tiles);
+}
+
+cv_cpu_level cv_cpu_widest(void)
+{
+    return has_amx() ? CV_CPU_AMX : cv_cpu_best();
+}
+
+bool cv_cpu_allow_amx(void)
+{
+    return has_amx() && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
 #elif defined(__aarch64__)
 cv_cpu_level cv_cpu_best(void)
 {
@@ -49,6 +76,18 @@ cv_cpu_level cv_cpu_best(void)
 cv_cpu_level cv_cpu_best(void)
 {
     return CV_CPU_REF;
+}
+#endif
+
+#if !defined(__x86_64__)
+cv_cpu_level cv_cpu_widest(void)
+{
+    return cv_cpu_best();
+}
+
+bool cv_cpu_allow_amx(void)
+{
+    return false;
 }
 #endif
 
@@ -94,7 +133,7 @@ size_t cv_cpu_count(void)
     return quota > 0 && quota < n ? quota : n;
 }
 
-static const char *const LEVEL_NAMES[] = { "ref", "avx2", "avx512", "neon" };
+static const char *const LEVEL_NAMES[] = { "ref", "avx2", "avx512", "neon", "amx" };
 
 const char *cv_cpu_level_name(cv_cpu_level level)
 {

@@ -77,8 +77,9 @@ static cv_dtype type_of(const job *j, const cv_view *view)
     if (!quantized) return s->type;
     if (view->field->kind == CV_LOW_RANK)
         return cv_dtype_of(kept)->quantized || kept == CV_F32 ? CV_F16 : kept;
-    const bool outer = view->field == &cv_language_fields[0] ||
-                       strcmp(view->field->official.name, "head.weight") == 0;
+    if (view->field->kind == CV_FILTER) return CV_F16; /* its rows in a file are too short */
+    const bool outer =
+        view->field->kind == CV_TABLE || strncmp(view->field->official.name, "head.", 5) == 0;
     const cv_dtype type = outer && s->type != CV_Q8_0 ? CV_Q6_K : s->type;
     return fitting(type, view->cols);
 }
@@ -132,7 +133,8 @@ static corvid_status add_view_as(job *j, const cv_view *view, const cv_field *na
 {
     char name[96];
     CV_TRY(grow(j, &j->views, j->n_views, &j->max_views, sizeof *view, err));
-    if (!cv_field_name(name_of, j->dialect, view->layer, name, sizeof name)) return CORVID_OK;
+    if (!cv_field_name(j->source.arch, name_of, j->dialect, view->layer, name, sizeof name))
+        return CORVID_OK;
     j->views[j->n_views++] = *view;
     const int slice = cv_field_spelling(name_of, j->dialect)->slice;
     if (slice > 0) {
@@ -376,14 +378,16 @@ static corvid_status plan_targets(job *j, corvid_error *err)
 static corvid_status plan_meta(job *j, cv_meta_list *list, corvid_error *err)
 {
     const cv_convert_settings *s = j->settings;
-    if (s->format == CV_GGUF)
+    const bool vision = j->known && j->source.arch->stack->vision;
+    if (s->format == CV_GGUF && !vision)
         CV_TRY(cv_gguf_keys(&j->source, s, j->source.rescale_every, list, err));
-    else
+    else if (s->format == CV_SAFETENSORS && j->ckpt.format == CV_SAFETENSORS)
         for (size_t i = 0; i < j->ckpt.n_meta; i++) {
             const cv_meta *m = &j->ckpt.meta[i];
-            if (j->ckpt.format == CV_SAFETENSORS && strcmp(m->key, CV_VOCAB_KEY) != 0)
+            if (strcmp(m->key, CV_VOCAB_KEY) != 0 && !(vision && cv_is_vision_key(m->key)))
                 CV_TRY(cv_meta_add(list, m, err));
         }
+    if (vision) return cv_vision_keys(j->mem, &j->source, s, list, err);
     return j->known ? cv_vocabulary_keys(j->mem, &j->source, s, list, err) : CORVID_OK;
 }
 

@@ -8,7 +8,8 @@ typedef struct cv_convert_settings {
     cv_format format;  /* CV_GGUF or CV_SAFETENSORS */
     bool keep;         /* types stay as they are */
     cv_dtype type;     /* of the matrices, otherwise */
-    const char *vocab; /* vocabulary file to put inside, or NULL */
+    const char *vocab;   /* vocabulary file to put inside, or NULL */
+    const char *classes; /* file of class names to put inside, or NULL */
     corvid_progress_fn progress;
     corvid_cancel_fn cancel;
     corvid_log_fn log;
@@ -37,5 +38,12 @@ corvid_status cv_gguf_keys(const cv_source *source, const cv_convert_settings *s
 corvid_status cv_vocabulary_keys(const corvid_allocator *mem, const cv_source *source,
                                  const cv_convert_settings *settings, cv_meta_list *list,
                                  corvid_error *err);
+
+/* The same for a vision model: its traits and the names of its classes, under keys of which
+ * cv_is_vision_key tells that they are ours. (vision_keys.c) */
+corvid_status cv_vision_keys(const corvid_allocator *mem, const cv_source *source,
+                             const cv_convert_settings *settings, cv_meta_list *list,
+                             corvid_error *err);
+bool cv_is_vision_key(const char *key);
 
 #endif

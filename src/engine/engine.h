@@ -1,4 +1,5 @@
 /* engine.h - a model that runs: weights, a team of threads, a workspace; and the streams on it.
+ * Pictures go through the same engine, see.h.
  *
  * The engine packs the tokens of one or many streams into passes of at most `chunk` rows and walks
  * each pass with the whole team.  Everything is allocated when it is opened; feeding allocates
@@ -21,6 +22,7 @@ typedef struct cv_engine_options {
     const char *cpu;       /* NULL: the best */
     float group_norm_eps;  /* 0: official */
     uint64_t memory_limit; /* 0: what is available */
+    const char *bi_wkv, *norm; /* vision: NULL, or by name as in corvid.h */
     corvid_log_fn log;
     corvid_progress_fn progress;
     corvid_cancel_fn cancel;
@@ -49,6 +51,8 @@ typedef struct cv_engine {
     int32_t *tokens;
     cv_sequence *sequences;
     size_t *wanted;
+
+    struct cv_eye *eye; /* vision models: see.c */
 } cv_engine;
 
 /* A sequence: the state after `position` tokens. */

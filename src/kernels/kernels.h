@@ -1,7 +1,8 @@
 /* kernels.h - the table of functions that do the arithmetic, one table per instruction set.
  *
  * ref.c is plain C and complete; x86_avx2.c, x86_avx512.c and arm_neon.c fill the same table with
- * the text of simd_body.h over their own vectors.  tests/kernels/ compares every entry with ref.
+ * the text of simd_body.h over their own vectors; x86_amx.c has a matmul of its own, and the rest of
+ * its table from x86_avx512.c.  tests/kernels/ compares every entry with ref.
  * A kernel computes one thread's part, allocates nothing and never waits.
  *
  * All sums run in a fixed order that depends on the shapes alone: neither on the number of rows
@@ -37,11 +38,22 @@ typedef struct cv_matrix {
     const unsigned char *panels; /* [ceil(rows / 16)][panel_bytes], 64-byte aligned */
 } cv_matrix;
 
-/* Floats of scratch a matmul of T rows needs: two panels and T rows of CV_FOLD inputs in f32. */
+/* Floats of scratch a matmul of T rows needs: two panels and T rows of CV_FOLD inputs in f32, or in
+ * two pieces of bf16 by tiles of 16 rows. */
 static inline size_t cv_matmul_scratch(size_t T)
 {
-    return CV_FOLD * (2 * CV_PANEL + T);
+    return CV_FOLD * (2 * CV_PANEL + (T + 15) / 16 * 16);
 }
+
+#define CV_BI_BLOCK   ((size_t)32)  /* tokens that one local sum runs over [bi.blocks] */
+#define CV_BI_SEGMENT ((size_t)512) /* tokens of one piece of work; whole blocks */
+
+/* Decay of 16 channels over 0 to CV_BI_BLOCK tokens: power[j] = e^(-j w), rounded, and what the
+ * last one lacks. */
+typedef struct cv_bi_decay {
+    float power[33][16];
+    float rest[16]; /* e^(-32 w) - power[32] */
+} cv_bi_decay;
 
 typedef struct cv_kernels {
     cv_cpu_level level;
@@ -57,10 +69,11 @@ typedef struct cv_kernels {
     void (*wkv4)(size_t T, size_t n, size_t ld, const float *w, const float *u, const float *k,
                  const float *v, float *y, float *aa, float *bb, float *pp);
 
-    /* RWKV-5 and 6 [v5.wkv] [v6.wkv], one head of N channels; rows are ld apart (ldw for w; 0: one
-     * decay for all tokens).  w in (0, 1) is the decay, u [N] the bonus.
+    /* RWKV-5 and 6 [v5.wkv] [v6.wkv], one head of N channels; rows are ld apart (negative: from the
+     * last token to the first; ldw for w; 0: one decay for all tokens).  w in (0, 1) is the decay,
+     * u [N] the bonus.
      *   S [j key][i value], in and out; y may not alias r, k, v, w. */
-    void (*wkv5)(size_t T, size_t N, size_t ld, size_t ldw, const float *r, const float *w,
+    void (*wkv5)(size_t T, size_t N, ptrdiff_t ld, ptrdiff_t ldw, const float *r, const float *w,
                  const float *k, const float *v, const float *u, float *y, float *S);
 
     /* RWKV-7 [v7.wkv], one head: S <- S diag(w) - (S kk) b^T + v k^T, y = S r.
@@ -68,12 +81,34 @@ typedef struct cv_kernels {
     void (*wkv7)(size_t T, size_t N, size_t ld, const float *r, const float *w, const float *k,
                  const float *v, const float *kk, const float *b, float *y, float *S);
 
+    /* Bi-WKV [bi.linear] over a segment of T <= CV_BI_SEGMENT tokens and n <= 16 channels, rows of
+     * k, v, p, y ld apart.  The three are used in this order; between them the caller joins the
+     * segments of a picture. */
+
+    /* top[c] = max over t of k; k becomes p = e^(k - top). */
+    void (*bi_keys)(size_t T, size_t n, size_t ld, float *k, float *top);
+
+    /* What a segment hands to those behind and before it: ends[0] = sum_t e^(-(T-1-t) w) p v and
+     * ends[1] the same without v (past); ends[2] = sum_t e^(-t w) p v, ends[3] (future). */
+    void (*bi_ends)(size_t T, size_t n, size_t ld, const cv_bi_decay *decay, const float *p,
+                    const float *v, float ends[4][16]);
+
+    /* y of the segment; p is multiplied by scale[c] first.  carry[0..1]: sum over all tokens before
+     * the segment, carry[2..3] after it, as they weigh on its first and last token.  y may be v.
+     * self = e^u. */
+    void (*bi_wkv)(size_t T, size_t n, size_t ld, const cv_bi_decay *decay, const float *self,
+                   const float *scale, const float carry[4][16], const float *p, const float *v,
+                   float *y);
+
     /* y = (x - mean) / sqrt(var + eps) * w + b over n channels [ln]; y may be x. */
     void (*layer_norm)(size_t n, const float *x, const float *w, const float *b, float eps,
                        float *y);
 
     /* y = z + (prev - z) * mu [shift.maa]; y may not alias. */
     void (*lerp)(size_t n, const float *z, const float *prev, const float *mu, float *y);
+
+    void (*mul)(size_t n, const float *a, const float *b, float *y);     /* y = a b; y may be a */
+    void (*mul_add)(size_t n, const float *a, const float *b, float *y); /* y += a b, fused or not */
 
     float (*dot)(size_t n, const float *a, const float *b);
 

@@ -70,19 +70,20 @@ static void ref_wkv4(size_t T, size_t n, size_t ld, const float *w, const float 
         }
 }
 
-static void ref_wkv5(size_t T, size_t N, size_t ld, size_t ldw, const float *r, const float *w,
-                     const float *k, const float *v, const float *u, float *y, float *S)
+static void ref_wkv5(size_t T, size_t N, ptrdiff_t ld, ptrdiff_t ldw, const float *r,
+                     const float *w, const float *k, const float *v, const float *u, float *y,
+                     float *S)
 {
-    for (size_t t = 0; t < T; t++)
+    for (size_t t = 0; t < T; t++, r += ld, w += ldw, k += ld, v += ld, y += ld)
         for (size_t i = 0; i < N; i++) {
             float sum = 0.0f;
             for (size_t j = 0; j < N; j++) {
                 float *s = S + j * N + i;
-                float kv = k[t * ld + j] * v[t * ld + i];
-                sum += r[t * ld + j] * (*s + u[j] * kv);
-                *s = w[t * ldw + j] * *s + kv;
+                float kv = k[j] * v[i];
+                sum += r[j] * (*s + u[j] * kv);
+                *s = w[j] * *s + kv;
             }
-            y[t * ld + i] = sum;
+            y[i] = sum;
         }
 }
 
@@ -103,6 +104,74 @@ static void ref_wkv7(size_t T, size_t N, size_t ld, const float *r, const float 
         }
 }
 
+/* ---- Bi-WKV [bi.linear]: one channel at a time, sums in double ------------------------------- */
+
+static void ref_bi_keys(size_t T, size_t n, size_t ld, float *k, float *top)
+{
+    for (size_t c = 0; c < n; c++) {
+        float m = k[c];
+        for (size_t t = 1; t < T; t++)
+            m = k[t * ld + c] > m ? k[t * ld + c] : m;
+        for (size_t t = 0; t < T; t++)
+            k[t * ld + c] = expf(k[t * ld + c] - m);
+        top[c] = m;
+    }
+}
+
+/* e^(-w) of a channel in double: the 32nd power keeps more digits than the first. */
+static double bi_lambda(const cv_bi_decay *decay, size_t c)
+{
+    const double whole = (double)decay->power[CV_BI_BLOCK][c] + (double)decay->rest[c];
+    return whole > 0.0 ? exp(log(whole) / (double)CV_BI_BLOCK) : 0.0;
+}
+
+static void ref_bi_ends(size_t T, size_t n, size_t ld, const cv_bi_decay *decay, const float *p,
+                        const float *v, float ends[4][16])
+{
+    for (size_t c = 0; c < n; c++) {
+        const double lambda = bi_lambda(decay, c);
+        double past[2] = { 0.0, 0.0 }, future[2] = { 0.0, 0.0 };
+        for (size_t t = 0; t < T; t++) {
+            const size_t at = t * ld + c, back = (T - 1 - t) * ld + c;
+            past[0] = past[0] * lambda + (double)p[at] * (double)v[at];
+            past[1] = past[1] * lambda + (double)p[at];
+            future[0] = future[0] * lambda + (double)p[back] * (double)v[back];
+            future[1] = future[1] * lambda + (double)p[back];
+        }
+        for (size_t i = 0; i < 2; i++) {
+            ends[i][c] = (float)past[i];
+            ends[2 + i][c] = (float)future[i];
+        }
+    }
+}
+
+static void ref_bi_wkv(size_t T, size_t n, size_t ld, const cv_bi_decay *decay, const float *self,
+                       const float *scale, const float carry[4][16], const float *p, const float *v,
+                       float *y)
+{
+    double future[CV_BI_SEGMENT][2];
+    for (size_t c = 0; c < n; c++) {
+        const double lambda = bi_lambda(decay, c), s = (double)scale[c];
+        double N = (double)carry[2][c], D = (double)carry[3][c];
+        for (size_t t = T; t-- > 0;) {
+            const size_t at = t * ld + c;
+            future[t][0] = N;
+            future[t][1] = D;
+            N = N * lambda + s * (double)p[at] * (double)v[at];
+            D = D * lambda + s * (double)p[at];
+        }
+        N = (double)carry[0][c];
+        D = (double)carry[1][c];
+        for (size_t t = 0; t < T; t++) {
+            const size_t at = t * ld + c;
+            const double pt = s * (double)p[at], vt = (double)v[at], own = (double)self[c] * pt;
+            y[at] = (float)((N + future[t][0] + own * vt) / (D + future[t][1] + own));
+            N = N * lambda + pt * vt;
+            D = D * lambda + pt;
+        }
+    }
+}
+
 static void ref_layer_norm(size_t n, const float *x, const float *w, const float *b, float eps,
                            float *y)
 {
@@ -121,6 +190,18 @@ static void ref_lerp(size_t n, const float *z, const float *prev, const float *m
 {
     for (size_t c = 0; c < n; c++)
         y[c] = z[c] + (prev[c] - z[c]) * mu[c];
+}
+
+static void ref_mul(size_t n, const float *a, const float *b, float *y)
+{
+    for (size_t c = 0; c < n; c++)
+        y[c] = a[c] * b[c];
+}
+
+static void ref_mul_add(size_t n, const float *a, const float *b, float *y)
+{
+    for (size_t c = 0; c < n; c++)
+        y[c] += a[c] * b[c];
 }
 
 static float ref_dot(size_t n, const float *a, const float *b)
@@ -186,8 +267,13 @@ const cv_kernels cv_kernels_ref = {
     .wkv4 = ref_wkv4,
     .wkv5 = ref_wkv5,
     .wkv7 = ref_wkv7,
+    .bi_keys = ref_bi_keys,
+    .bi_ends = ref_bi_ends,
+    .bi_wkv = ref_bi_wkv,
     .layer_norm = ref_layer_norm,
     .lerp = ref_lerp,
+    .mul = ref_mul,
+    .mul_add = ref_mul_add,
     .dot = ref_dot,
     .exp = ref_exp,
     .sigmoid = ref_sigmoid,

@@ -537,6 +537,24 @@ static void simd_lerp(size_t n, const float *z, const float *prev, const float *
         y[c] = z[c] + (prev[c] - z[c]) * mu[c];
 }
 
+static void simd_mul(size_t n, const float *a, const float *b, float *y)
+{
+    size_t c = 0;
+    for (; c + VF <= n; c += VF)
+        v_store(y + c, v_mul(v_load(a + c), v_load(b + c)));
+    for (; c < n; c++)
+        y[c] = a[c] * b[c];
+}
+
+static void simd_mul_add(size_t n, const float *a, const float *b, float *y)
+{
+    size_t c = 0;
+    for (; c + VF <= n; c += VF)
+        v_store(y + c, v_fma(v_load(a + c), v_load(b + c), v_load(y + c)));
+    for (; c < n; c++)
+        y[c] = fmaf(a[c], b[c], y[c]);
+}
+
 /* ---- WKV ------------------------------------------------------------------------------------- */
 
 /* One vector of channels; see ref_wkv4 for the plain form. */
@@ -580,9 +598,9 @@ static void simd_wkv4(size_t T, size_t n, size_t ld, const float *w, const float
 enum { WKV_BLOCK = 4 };
 
 /* Values [i, i + B VF) of one head, all tokens.  B is a constant where this is inlined. */
-TILE_INLINE void wkv5_block(size_t B, size_t T, size_t N, size_t ld, size_t ldw, const float *r,
-                            const float *w, const float *k, const float *v, const float *u,
-                            float *y, float *S)
+TILE_INLINE void wkv5_block(size_t B, size_t T, size_t N, ptrdiff_t ld, ptrdiff_t ldw,
+                            const float *r, const float *w, const float *k, const float *v,
+                            const float *u, float *y, float *S)
 {
     for (size_t t = 0; t < T; t++, r += ld, w += ldw, k += ld, v += ld, y += ld) {
         vf sum[WKV_BLOCK], value[WKV_BLOCK];
@@ -608,24 +626,25 @@ TILE_INLINE void wkv5_block(size_t B, size_t T, size_t N, size_t ld, size_t ldw,
 }
 
 /* What is left of a head when N is no multiple of the vector: values [i, N), one by one. */
-static void wkv5_rest(size_t i0, size_t T, size_t N, size_t ld, size_t ldw, const float *r,
+static void wkv5_rest(size_t i0, size_t T, size_t N, ptrdiff_t ld, ptrdiff_t ldw, const float *r,
                       const float *w, const float *k, const float *v, const float *u, float *y,
                       float *S)
 {
-    for (size_t t = 0; t < T; t++)
+    for (size_t t = 0; t < T; t++, r += ld, w += ldw, k += ld, v += ld, y += ld)
         for (size_t i = i0; i < N; i++) {
             float sum = 0.0f;
             for (size_t j = 0; j < N; j++) {
-                float *s = S + j * N + i, kv = k[t * ld + j] * v[t * ld + i];
-                sum = fmaf(r[t * ld + j], fmaf(u[j], kv, *s), sum);
-                *s = fmaf(w[t * ldw + j], *s, kv);
+                float *s = S + j * N + i, kv = k[j] * v[i];
+                sum = fmaf(r[j], fmaf(u[j], kv, *s), sum);
+                *s = fmaf(w[j], *s, kv);
             }
-            y[t * ld + i] = sum;
+            y[i] = sum;
         }
 }
 
-static void simd_wkv5(size_t T, size_t N, size_t ld, size_t ldw, const float *r, const float *w,
-                      const float *k, const float *v, const float *u, float *y, float *S)
+static void simd_wkv5(size_t T, size_t N, ptrdiff_t ld, ptrdiff_t ldw, const float *r,
+                      const float *w, const float *k, const float *v, const float *u, float *y,
+                      float *S)
 {
     size_t i = 0;
     for (; i + WKV_BLOCK * VF <= N; i += WKV_BLOCK * VF)
@@ -710,12 +729,183 @@ static void simd_wkv7(size_t T, size_t N, size_t ld, const float *r, const float
     if (i < N) wkv7_rest(i, T, N, ld, r, w, k, v, kk, b, y, S);
 }
 
-#define SIMD_TABLE(cpu_level)                                                                 \
-    {                                                                                         \
-        .level = (cpu_level), .matmul = simd_matmul, .wkv4 = simd_wkv4, .wkv5 = simd_wkv5,    \
-        .wkv7 = simd_wkv7, .layer_norm = simd_layer_norm, .lerp = simd_lerp, .dot = simd_dot, \
-        .exp = simd_exp, .sigmoid = simd_sigmoid, .tanh = simd_tanh, .silu = simd_silu,       \
-        .relu2 = simd_relu2, .decay6 = simd_decay6, .decay7 = simd_decay7,                    \
+/* ---- Bi-WKV [bi.linear] ---------------------------------------------------------------------- */
+
+enum { BI = 32 }; /* CV_BI_BLOCK */
+
+/* Fewer than 16 channels are worked on in columns of 16, copied there and back. */
+typedef struct bi_columns {
+    float k[512][16], v[512][16]; /* CV_BI_SEGMENT */
+} bi_columns;
+
+static void bi_copy(size_t T, size_t n, const float *from, size_t ld_from, float *to, size_t ld_to)
+{
+    for (size_t t = 0; t < T; t++)
+        memcpy(to + t * ld_to, from + t * ld_from, n * sizeof *to);
+}
+
+/* `from` is [T][ld] of n channels; the rest of a column is 0. */
+static void bi_gather(size_t T, size_t n, const float *from, size_t ld, float to[][16])
+{
+    memset(to, 0, T * sizeof *to);
+    bi_copy(T, n, from, ld, to[0], 16);
+}
+
+static void simd_bi_keys(size_t T, size_t n, size_t ld, float *k, float *top)
+{
+    if (n < CV_PANEL) {
+        bi_columns all;
+        float tops[16];
+        bi_gather(T, n, k, ld, all.k);
+        simd_bi_keys(T, CV_PANEL, CV_PANEL, all.k[0], tops);
+        bi_copy(T, n, all.k[0], CV_PANEL, k, ld);
+        memcpy(top, tops, n * sizeof *top);
+        return;
+    }
+    for (size_t c = 0; c < CV_PANEL; c += VF) {
+        vf m = v_load(k + c);
+        for (size_t t = 1; t < T; t++)
+            m = v_max(m, v_load(k + t * ld + c));
+        for (size_t t = 0; t < T; t++)
+            v_store(k + t * ld + c, v_exp(v_sub(v_load(k + t * ld + c), m)));
+        v_store(top + c, m);
+    }
+}
+
+/* A pair of sums: with and without the value. */
+typedef struct bi_sum {
+    vf N, D;
+} bi_sum;
+
+/* sum e^(-distance w) p v over the tokens of a block: distance t from its first where `forward`,
+ * else from its last. */
+TILE_INLINE bi_sum bi_block(size_t T, size_t ld, const cv_bi_decay *decay, size_t c, bool forward,
+                            vf scale, const float *p, const float *v)
+{
+    bi_sum s = { v_set(0.0f), v_set(0.0f) };
+    for (size_t t = 0; t < T; t++) {
+        const size_t from = forward ? t : T - 1 - t;
+        const vf pt = v_mul(v_mul(v_load(p + t * ld + c), scale), v_load(decay->power[from] + c));
+        s.N = v_fma(pt, v_load(v + t * ld + c), s.N);
+        s.D = v_add(s.D, pt);
+    }
+    return s;
+}
+
+/* A sum, a block of T tokens further away: e^(-Tw) s, with the digits that the power lacks. */
+TILE_INLINE bi_sum bi_further(bi_sum s, size_t T, const cv_bi_decay *decay, size_t c)
+{
+    const vf power = v_load(decay->power[T] + c);
+    if (T < BI) return (bi_sum){ v_mul(s.N, power), v_mul(s.D, power) };
+    const vf rest = v_load(decay->rest + c);
+    return (bi_sum){ v_fma(s.N, power, v_mul(s.N, rest)), v_fma(s.D, power, v_mul(s.D, rest)) };
+}
+
+TILE_INLINE bi_sum bi_plus(bi_sum a, bi_sum b)
+{
+    return (bi_sum){ v_add(a.N, b.N), v_add(a.D, b.D) };
+}
+
+static void simd_bi_ends(size_t T, size_t n, size_t ld, const cv_bi_decay *decay, const float *p,
+                         const float *v, float ends[4][16])
+{
+    bi_columns all;
+    if (n < CV_PANEL) {
+        bi_gather(T, n, p, ld, all.k);
+        bi_gather(T, n, v, ld, all.v);
+        p = all.k[0];
+        v = all.v[0];
+        ld = CV_PANEL;
+    }
+    const vf one = v_set(1.0f);
+    for (size_t c = 0; c < CV_PANEL; c += VF) {
+        bi_sum past = { v_set(0.0f), v_set(0.0f) }, future = past;
+        for (size_t t = 0; t < T; t += BI) {
+            const size_t m = smaller(BI, T - t);
+            past = bi_plus(bi_block(m, ld, decay, c, false, one, p + t * ld, v + t * ld),
+                           bi_further(past, m, decay, c));
+        }
+        for (size_t t = (T - 1) / BI * BI + BI; t > 0; t -= BI) {
+            const size_t b = t - BI, m = smaller(BI, T - b);
+            future = bi_plus(bi_block(m, ld, decay, c, true, one, p + b * ld, v + b * ld),
+                             bi_further(future, m, decay, c));
+        }
+        v_store(ends[0] + c, past.N);
+        v_store(ends[1] + c, past.D);
+        v_store(ends[2] + c, future.N);
+        v_store(ends[3] + c, future.D);
+    }
+}
+
+/* y of one block of T <= 32 tokens: local sums that start at 0, and what comes from outside by the
+ * table.  Returns the local sum as it weighs behind the block. */
+TILE_INLINE bi_sum bi_emit(size_t T, size_t ld, const cv_bi_decay *decay, size_t c, vf self,
+                           vf scale, bi_sum past, bi_sum future, const float *p, const float *v,
+                           float *y)
+{
+    bi_sum later[BI], local = { v_set(0.0f), v_set(0.0f) };
+    const vf lambda = v_load(decay->power[1] + c);
+    for (size_t t = T; t-- > 0;) {
+        const vf away = v_load(decay->power[T - 1 - t] + c);
+        const vf pt = v_mul(v_load(p + t * ld + c), scale);
+        later[t] = (bi_sum){ v_fma(future.N, away, local.N), v_fma(future.D, away, local.D) };
+        local.N = v_fma(local.N, lambda, v_mul(pt, v_load(v + t * ld + c)));
+        local.D = v_fma(local.D, lambda, pt);
+    }
+    local = (bi_sum){ v_set(0.0f), v_set(0.0f) };
+    for (size_t t = 0; t < T; t++) {
+        const vf away = v_load(decay->power[t] + c);
+        const vf pt = v_mul(v_load(p + t * ld + c), scale), vt = v_load(v + t * ld + c);
+        const vf own = v_mul(self, pt), pv = v_mul(pt, vt);
+        vf N = v_add(v_fma(past.N, away, local.N), later[t].N);
+        vf D = v_add(v_fma(past.D, away, local.D), later[t].D);
+        v_store(y + t * ld + c, v_div(v_fma(own, vt, N), v_add(own, D)));
+        local.N = v_fma(local.N, lambda, pv);
+        local.D = v_fma(local.D, lambda, pt);
+    }
+    return local;
+}
+
+static void simd_bi_wkv(size_t T, size_t n, size_t ld, const cv_bi_decay *decay, const float *self,
+                        const float *scale, const float carry[4][16], const float *p,
+                        const float *v, float *y)
+{
+    if (n < CV_PANEL) {
+        bi_columns all;
+        bi_gather(T, n, p, ld, all.k);
+        bi_gather(T, n, v, ld, all.v);
+        simd_bi_wkv(T, CV_PANEL, CV_PANEL, decay, self, scale, carry, all.k[0], all.v[0], all.v[0]);
+        bi_copy(T, n, all.v[0], CV_PANEL, y, ld);
+        return;
+    }
+    for (size_t c = 0; c < CV_PANEL; c += VF) {
+        const vf s = v_load(scale + c), e = v_load(self + c);
+        bi_sum future[CV_BI_SEGMENT / BI]; /* behind each block */
+        bi_sum sum = { v_load(carry[2] + c), v_load(carry[3] + c) };
+        for (size_t b = (T + BI - 1) / BI; b-- > 0;) {
+            const size_t t = b * BI, m = smaller(BI, T - t);
+            future[b] = sum;
+            sum = bi_plus(bi_block(m, ld, decay, c, true, s, p + t * ld, v + t * ld),
+                          bi_further(sum, m, decay, c));
+        }
+        sum = (bi_sum){ v_load(carry[0] + c), v_load(carry[1] + c) };
+        for (size_t t = 0; t < T; t += BI) {
+            const size_t m = smaller(BI, T - t);
+            bi_sum local = bi_emit(m, ld, decay, c, e, s, sum, future[t / BI], p + t * ld,
+                                   v + t * ld, y + t * ld);
+            sum = bi_plus(local, bi_further(sum, m, decay, c));
+        }
+    }
+}
+
+#define SIMD_TABLE(cpu_level)                                                                     \
+    {                                                                                             \
+        .level = (cpu_level), .matmul = simd_matmul, .wkv4 = simd_wkv4, .wkv5 = simd_wkv5,        \
+        .wkv7 = simd_wkv7, .bi_keys = simd_bi_keys, .bi_ends = simd_bi_ends,                      \
+        .bi_wkv = simd_bi_wkv, .layer_norm = simd_layer_norm, .lerp = simd_lerp, .mul = simd_mul, \
+        .mul_add = simd_mul_add, .dot = simd_dot, .exp = simd_exp, .sigmoid = simd_sigmoid,       \
+        .tanh = simd_tanh, .silu = simd_silu, .relu2 = simd_relu2, .decay6 = simd_decay6,         \
+        .decay7 = simd_decay7,                                                                    \
     }
 
 #endif

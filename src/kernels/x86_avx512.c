@@ -1,7 +1,9 @@
-/* x86_avx512.c - the kernel table over 512-bit vectors (AVX-512 F, BW, DQ, VL). */
+/* x86_avx512.c - the kernel table over 512-bit vectors (AVX-512 F, BW, DQ, VL), and that of AMX,
+ * which is the same but for one entry. */
 #include <immintrin.h>
 
 #include "kernels/kernels.h"
+#include "kernels/x86_amx.h"
 
 typedef __m512 vf;
 enum { VF = 16, MAX_ROWS = 12 };
@@ -95,3 +97,17 @@ static inline float v_sum(vf a)
 #include "kernels/simd_body.h"
 
 const cv_kernels cv_kernels_avx512 = SIMD_TABLE(CV_CPU_AVX512);
+
+/* Weights of f32 would need three pieces of bf16, and six products of tiles. */
+static void amx_matmul(const cv_matrix *W, size_t lo, size_t hi, size_t T, const float *x,
+                       size_t ldx, float *y, size_t ldy, bool add, float *scratch)
+{
+    if (W->layout == CV_LAYOUT_F32)
+        simd_matmul(W, lo, hi, T, x, ldx, y, ldy, add, scratch);
+    else
+        cv_amx_matmul(W, lo, hi, T, x, ldx, y, ldy, add, scratch);
+}
+
+/* The text of SIMD_TABLE with this entry in its place. */
+#define simd_matmul amx_matmul
+const cv_kernels cv_kernels_amx = SIMD_TABLE(CV_CPU_AMX);

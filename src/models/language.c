@@ -9,7 +9,7 @@
 
 #define AT(member)           offsetof(cv_model, member)
 #define NAME(official, gguf) { official, CV_WHOLE }, { gguf, CV_WHOLE }, CV_NOWHERE
-const cv_field cv_language_fields[] = {
+static const cv_field fields[] = {
     { NAME("emb.weight", "token_embd.weight"), CV_TABLE, "VC", AT(emb), CV_AS_IS, 0 },
     { NAME("blocks.0.ln0.weight", "token_embd_norm.weight"), CV_VECTOR, "C", AT(ln0.w), CV_AS_IS,
       0 },
@@ -18,7 +18,11 @@ const cv_field cv_language_fields[] = {
     { NAME("ln_out.bias", "output_norm.bias"), CV_VECTOR, "C", AT(ln_out.b), CV_AS_IS, 0 },
     { NAME("head.weight", "output.weight"), CV_MATRIX, "VC", AT(head), CV_AS_IS, 0 },
 };
-const size_t cv_language_n_fields = sizeof cv_language_fields / sizeof *cv_language_fields;
+const cv_stack cv_language_stack = {
+    .fields = fields,
+    .n_fields = sizeof fields / sizeof *fields,
+    .layers = "blocks.",
+};
 
 size_t cv_state_size(const cv_model *model)
 {

@@ -1,7 +1,8 @@
 /* model.h - what an architecture is: sizes, named weights, a state, and the text of one layer.
  *
  * Each architecture is one file with one cv_arch; registry.c lists them.  The stack around the
- * layers (embedding, norms, head) is the same for all language models and lives in language.c. */
+ * layers (embedding, norms, head) is the same for all language models and lives in language.c; that
+ * of the vision models lives in vision.c. */
 #ifndef CV_MODEL_H
 #define CV_MODEL_H
 
@@ -16,6 +17,7 @@ typedef struct cv_sizes {
     size_t H, N;       /* heads of N channels, A = H N */
     size_t D, M, E;    /* v6: rank of the shift, M = 5 D; rank of the decay */
     size_t w, a, v, g; /* v7: ranks of decay, learning rate, value, gate */
+    size_t p, G, K, J; /* vision: side of a patch, positions, classes, inner width of the head */
 } cv_sizes;
 
 /* ---- Weights by name ------------------------------------------------------------------------- */
@@ -24,6 +26,7 @@ typedef enum cv_kind {
     CV_VECTOR,   /* const float *: any shape with the right count */
     CV_MATRIX,   /* cv_matrix: [out, in] in every file */
     CV_LOW_RANK, /* cv_matrix: official files hold [in, out] */
+    CV_FILTER,   /* cv_matrix [C][3 p p]: a convolution whose stride is its size */
     CV_TABLE     /* cv_table: rows kept as they are stored */
 } cv_kind;
 
@@ -56,8 +59,13 @@ enum {
     CV_BAKED = 8,     /* rwkv.cpp files hold the transformed value */
     CV_PER_HEAD = 16, /* one number per head, spread over its N channels */
     CV_FLAT = 64,     /* GGUF files hold it as one dimension */
-    CV_RESCALED = 32  /* rwkv6 GGUF: divided by 2^(layer / period)
+    CV_RESCALED = 32, /* rwkv6 GGUF: divided by 2^(layer / period)
                                            [dialect.rescale] */
+    CV_IF_SCALED = 128,   /* optional; random models with layer scale have it */
+    CV_IF_KEY_NORM = 256, /* the same for norms of the key */
+    CV_IF_MLP = 512,      /* the same for a head of two layers */
+    CV_IF_FC = 1024,      /* the same for a head of one */
+    CV_MADE = 2048        /* optional in files, but random models have it */
 };
 
 /* One weight: where it stands in files, its shape in letters of cv_sizes (outermost first; ones in
@@ -73,6 +81,17 @@ typedef struct cv_field {
     unsigned flags;
 } cv_field;
 
+/* The weights around the layers of a kind of models, whose names are whole; and what stands before
+ * the names of those within layers in official files. */
+typedef struct cv_stack {
+    const cv_field *fields;
+    size_t n_fields;
+    const char *layers; /* "blocks." */
+    bool vision;
+} cv_stack;
+
+extern const cv_stack cv_language_stack, cv_vision_stack;
+
 /* Rows of a table, fetched one by one (the embedding). */
 typedef struct cv_table {
     cv_dtype dtype;
@@ -86,11 +105,12 @@ typedef struct cv_model cv_model;
 
 typedef struct cv_arch {
     const char *name; /* "rwkv7" */
+    const cv_stack *stack;
     bool (*detect)(const cv_checkpoint *ckpt);
     const cv_field *fields;       /* of one layer */
     size_t n_fields, layer_bytes; /* sizeof its layer struct */
 
-    /* State of one layer in floats: the shift vectors of time mix and channel mix [C] each, then
+    /* Language models: state of one layer in floats: the shift vectors of time mix and channel mix [C] each, then
      * the memory, which is what export and import see: to and from the order of the reference files
      * [state.order]. */
     size_t (*state_size)(const cv_sizes *sizes);
@@ -102,11 +122,31 @@ typedef struct cv_arch {
     size_t buffers_bytes;
     void (*take)(cv_run *run, const cv_sizes *sizes, void *buffers);
 
-    /* x [T][C] in and out: one layer, time mix and channel mix, for all rows.  Ends with a meeting. */
+    /* x [T][C] in and out: one layer, time mix and channel mix, for all rows.  Ends with a meeting;
+     * those of vision models end with each member's own rows complete. */
     void (*layer)(const cv_run *run, const cv_model *model, size_t layer, float *x, void *buffers);
 } cv_arch;
 
 #define CV_BUFFERS_MAX 512
+
+/* What a vision model is, beyond what its sizes say [vrwkv.layer] [q.shift]. */
+typedef struct cv_vision_traits {
+    bool post_norm;    /* norms stand behind the branches */
+    bool mlp, keyed;   /* which optional weights it has */
+    size_t distance;   /* of the shift, in tokens */
+    double share;      /* of the channels that look one way */
+    unsigned bi_mode;  /* cv_bi_mode */
+} cv_vision_traits;
+
+/* The stack of a vision model: what language models have no like of. */
+typedef struct cv_vision {
+    cv_vision_traits traits;
+    cv_matrix patch;                  /* [C][3 p p] */
+    const float *patch_bias, *pos;    /* [C], [G][C] */
+    const float *class_token;         /* [C] or NULL */
+    cv_matrix hidden;                 /* [J][C] of an MLP head; rows 0: none */
+    const float *hidden_bias, *bias;  /* [J], [K] */
+} cv_vision;
 
 /* A loaded model: immutable. */
 struct cv_model {
@@ -114,8 +154,9 @@ struct cv_model {
     cv_sizes sizes;
     float group_norm_eps;
     cv_table emb;
-    cv_norm ln0, ln_out;
-    cv_matrix head;
+    cv_norm ln0, ln_out; /* ln_out.w NULL: a vision model without a final norm */
+    cv_matrix head;      /* rows 0: a vision model without a head */
+    cv_vision vision;
     unsigned char *layers; /* [L] of arch->layer_bytes */
     const corvid_allocator *mem;
     unsigned char *weights; /* one block that holds every number above */
@@ -125,7 +166,8 @@ struct cv_model {
     cv_format format;
 };
 
-extern const cv_arch cv_rwkv4, cv_rwkv5_0, cv_rwkv5_1, cv_rwkv5_2, cv_rwkv6, cv_rwkv7;
+extern const cv_arch cv_rwkv4, cv_rwkv5_0, cv_rwkv5_1, cv_rwkv5_2, cv_rwkv6, cv_rwkv7, cv_vrwkv,
+    cv_vrwkv6;
 
 /* The architecture of a checkpoint, told by its tensors; CORVID_E_FORMAT says what it is instead
  * (an adapter, a state, an experimental variant, a vision model). */
@@ -140,9 +182,11 @@ static inline const void *cv_model_layer(const cv_model *model, size_t layer)
     return model->layers + layer * model->arch->layer_bytes;
 }
 
-/* Fields of the stack around the layers, whose names are whole. */
-extern const cv_field cv_language_fields[];
-extern const size_t cv_language_n_fields;
+/* Is the field one of the stack of its architecture? */
+static inline bool cv_of_stack(const cv_arch *arch, const cv_field *field)
+{
+    return field >= arch->stack->fields && field < arch->stack->fields + arch->stack->n_fields;
+}
 
 /* ---- The stack (language.c) ------------------------------------------------------------------ */
 

@@ -4,11 +4,24 @@
 
 #include "models/source.h"
 
+#define VISION_SHIFT .distance = 1, .share = 0.25
+#define VISION(c, l, side)                                                     \
+    {                                                                          \
+        .C = (c), .L = (l), .A = (c), .F = 4 * (c), .H = (c), .N = 1, .p = 16, \
+        .G = (side) * (side), .K = 1000                                        \
+    }
+#define VISION6(c)                                                                            \
+    {                                                                                         \
+        .C = (c), .L = 12, .A = (c), .F = 4 * (c), .H = (c) / 64, .N = 64, .D = 32, .M = 160, \
+        .E = 64, .p = 16, .G = 196, .K = 1000                                                 \
+    }
+
 /* Released shapes [the family table]; ranks of version 7 as in the files. */
 static const struct {
     const char *name;
     const cv_arch *arch;
     cv_sizes sizes;
+    cv_vision_traits traits;
 } shapes[] = {
     { "rwkv7-tiny",
       &cv_rwkv7,
@@ -22,7 +35,8 @@ static const struct {
         .w = 32,
         .a = 32,
         .v = 32,
-        .g = 32 } },
+        .g = 32 },
+      { 0 } },
     { "rwkv7-0.1b",
       &cv_rwkv7,
       { .V = 65536,
@@ -35,7 +49,8 @@ static const struct {
         .w = 64,
         .a = 64,
         .v = 32,
-        .g = 128 } },
+        .g = 128 },
+      { 0 } },
     { "rwkv7-0.4b",
       &cv_rwkv7,
       { .V = 65536,
@@ -48,7 +63,8 @@ static const struct {
         .w = 64,
         .a = 64,
         .v = 32,
-        .g = 128 } },
+        .g = 128 },
+      { 0 } },
     { "rwkv7-1.5b",
       &cv_rwkv7,
       { .V = 65536,
@@ -61,7 +77,8 @@ static const struct {
         .w = 96,
         .a = 96,
         .v = 64,
-        .g = 256 } },
+        .g = 256 },
+      { 0 } },
     { "rwkv7-2.9b",
       &cv_rwkv7,
       { .V = 65536,
@@ -74,7 +91,8 @@ static const struct {
         .w = 96,
         .a = 96,
         .v = 64,
-        .g = 320 } },
+        .g = 320 },
+      { 0 } },
     { "rwkv6-tiny",
       &cv_rwkv6,
       { .V = 256,
@@ -86,7 +104,8 @@ static const struct {
         .N = 64,
         .D = 32,
         .M = 160,
-        .E = 64 } },
+        .E = 64 },
+      { 0 } },
     { "rwkv6-0.1b",
       &cv_rwkv6,
       { .V = 65536,
@@ -98,7 +117,8 @@ static const struct {
         .N = 64,
         .D = 32,
         .M = 160,
-        .E = 64 } },
+        .E = 64 },
+      { 0 } },
     { "rwkv6-1.6b",
       &cv_rwkv6,
       { .V = 65536,
@@ -110,16 +130,39 @@ static const struct {
         .N = 64,
         .D = 32,
         .M = 160,
-        .E = 64 } },
+        .E = 64 },
+      { 0 } },
     { "rwkv5-0.1b",
       &cv_rwkv5_2,
-      { .V = 65536, .C = 768, .L = 12, .A = 768, .F = 2688, .H = 12, .N = 64 } },
+      { .V = 65536, .C = 768, .L = 12, .A = 768, .F = 2688, .H = 12, .N = 64 },
+      { 0 } },
     { "rwkv4-169m",
       &cv_rwkv4,
-      { .V = 50277, .C = 768, .L = 12, .A = 768, .F = 3072, .H = 768, .N = 1 } },
+      { .V = 50277, .C = 768, .L = 12, .A = 768, .F = 3072, .H = 768, .N = 1 },
+      { 0 } },
     { "rwkv4-430m",
       &cv_rwkv4,
-      { .V = 50277, .C = 1024, .L = 24, .A = 1024, .F = 4096, .H = 1024, .N = 1 } },
+      { .V = 50277, .C = 1024, .L = 24, .A = 1024, .F = 4096, .H = 1024, .N = 1 },
+      { 0 } },
+    { "vrwkv-t", &cv_vrwkv, VISION(192, 12, 14), { VISION_SHIFT } },
+    { "vrwkv-s", &cv_vrwkv, VISION(384, 12, 14), { VISION_SHIFT, .post_norm = true } },
+    { "vrwkv-b", &cv_vrwkv, VISION(768, 12, 14), { VISION_SHIFT, .post_norm = true } },
+    { "vrwkv-l",
+      &cv_vrwkv,
+      { .C = 1024,
+        .L = 24,
+        .A = 1024,
+        .F = 4096,
+        .H = 1024,
+        .N = 1,
+        .p = 16,
+        .G = 144,
+        .K = 1000,
+        .J = 3072 },
+      { VISION_SHIFT, .post_norm = true, .keyed = true, .mlp = true } },
+    { "vrwkv6-t", &cv_vrwkv6, VISION6(192), { VISION_SHIFT } },
+    { "vrwkv6-s", &cv_vrwkv6, VISION6(384), { VISION_SHIFT, .post_norm = true } },
+    { "vrwkv6-b", &cv_vrwkv6, VISION6(768), { VISION_SHIFT, .post_norm = true } },
 };
 
 const char *cv_source_shape_name(size_t i)
@@ -146,9 +189,12 @@ static void range_of(const cv_source *source, const cv_view *view, float *middle
     if (view->field->kind != CV_VECTOR) {
         size_t dims[CV_MAX_DIMS];
         const int n = cv_field_dims(source, view->field, CV_GGML, dims);
-        const bool outer = strchr(view->field->shape, 'V') != NULL;
+        const bool outer = strpbrk(view->field->shape, "VK") != NULL;
+        float inputs = 1.0f; /* of a low-rank map: the last, of a filter all but the first */
+        for (int i = 1; i < n; i++)
+            inputs *= (float)dims[i];
         *middle = 0.0f;
-        *width = sqrtf(3.0f / (float)dims[n - 1]) * (outer ? 1.0f : 0.5f);
+        *width = sqrtf(3.0f / inputs) * (outer ? 1.0f : 0.5f);
     } else if (strstr(name, ".bias")) {
         *middle = 0.0f;
     } else if (strstr(name, ".weight")) {
@@ -181,6 +227,7 @@ corvid_status cv_source_random(const char *shape, cv_dtype type, uint64_t seed, 
         if (strcmp(shapes[i].name, shape) == 0) {
             *out = (cv_source){ .arch = shapes[i].arch,
                                 .sizes = shapes[i].sizes,
+                                .traits = shapes[i].traits,
                                 .random_type = type,
                                 .seed = seed,
                                 .random_values = random_values };

@@ -4,8 +4,8 @@
 #include "models/model.h"
 
 /* In the order of the test: later versions first, because earlier ones are told by what is absent. */
-static const cv_arch *const archs[] = { &cv_rwkv7,   &cv_rwkv6,   &cv_rwkv5_2,
-                                        &cv_rwkv5_1, &cv_rwkv5_0, &cv_rwkv4 };
+static const cv_arch *const archs[] = { &cv_vrwkv6,  &cv_vrwkv,   &cv_rwkv7,   &cv_rwkv6,
+                                        &cv_rwkv5_2, &cv_rwkv5_1, &cv_rwkv5_0, &cv_rwkv4 };
 
 const cv_arch *cv_registry_at(size_t i)
 {
@@ -70,11 +70,13 @@ static corvid_status refuse(const cv_checkpoint *ckpt, corvid_error *err)
         return cv_fail(err, CORVID_E_FORMAT,
                        "%s: architecture %.40s is not supported; expected rwkv6 or rwkv7",
                        ckpt->in.path, arch->text.bytes);
-    return cv_fail(err, CORVID_E_FORMAT,
-                   "%s: no RWKV language model: among its %zu tensors%s%.80s%s there is neither "
-                   "att.r_k (v7), att.time_maa_w1 (v6), att.ln_x (v5) nor att.time_decay (v4)",
-                   ckpt->in.path, ckpt->n_tensors, ckpt->n_tensors ? " (the first is " : "",
-                   ckpt->n_tensors ? ckpt->tensors[0].name : "", ckpt->n_tensors ? ")" : "");
+    return cv_fail(
+        err, CORVID_E_FORMAT,
+        "%s: no RWKV or Vision-RWKV model: among its %zu tensors%s%.80s%s there is neither "
+        "att.r_k (v7), att.time_maa_w1 (v6), att.ln_x (v5), att.time_decay (v4) nor "
+        "att.spatial_decay (vision)",
+        ckpt->in.path, ckpt->n_tensors, ckpt->n_tensors ? " (the first is " : "",
+        ckpt->n_tensors ? ckpt->tensors[0].name : "", ckpt->n_tensors ? ")" : "");
 }
 
 corvid_status cv_registry_detect(const cv_checkpoint *ckpt, const cv_arch **out, corvid_error *err)

@@ -150,6 +150,7 @@ static const cv_field fields[] = {
 
 const cv_arch cv_rwkv4 = {
     .name = "rwkv4",
+    .stack = &cv_language_stack,
     .detect = detect,
     .fields = fields,
     .n_fields = sizeof fields / sizeof *fields,

@@ -165,13 +165,13 @@ static const cv_field fields[] = {
     { NAME("att.time_first"), CV_VECTOR, "HN", AT(u), CV_EXP, CV_BAKED },
 };
 
-#define RWKV5(release, detect_fn, first, end)                                           \
-    {                                                                                   \
-        .name = release, .detect = detect_fn, .fields = fields + (first),               \
-        .n_fields = (end) - (first), .layer_bytes = sizeof(layer5),                     \
-        .state_size = cv_matrix_state_size, .state_start = state_start,                 \
-        .state_export = cv_matrix_state_export, .state_import = cv_matrix_state_import, \
-        .buffers_bytes = sizeof(buffers5), .take = take, .layer = layer,                \
+#define RWKV5(release, detect_fn, first, end)                                                   \
+    {                                                                                           \
+        .name = release, .stack = &cv_language_stack, .detect = detect_fn,                      \
+        .fields = fields + (first), .n_fields = (end) - (first), .layer_bytes = sizeof(layer5), \
+        .state_size = cv_matrix_state_size, .state_start = state_start,                         \
+        .state_export = cv_matrix_state_export, .state_import = cv_matrix_state_import,         \
+        .buffers_bytes = sizeof(buffers5), .take = take, .layer = layer,                        \
     }
 
 const cv_arch cv_rwkv5_0 = RWKV5("rwkv5.0", detect_5_0, 0, GATE);

@@ -213,6 +213,7 @@ static const cv_field fields[] = {
 
 const cv_arch cv_rwkv6 = {
     .name = "rwkv6",
+    .stack = &cv_language_stack,
     .detect = detect,
     .fields = fields,
     .n_fields = sizeof fields / sizeof *fields,

@@ -267,6 +267,7 @@ static const cv_field fields[] = {
 
 const cv_arch cv_rwkv7 = {
     .name = "rwkv7",
+    .stack = &cv_language_stack,
     .detect = detect,
     .fields = fields,
     .n_fields = sizeof fields / sizeof *fields,

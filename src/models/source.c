@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "models/source.h"
+#include "models/vision.h"
 
 /* ---- Names ----------------------------------------------------------------------------------- */
 
@@ -15,19 +16,20 @@ const cv_spelling *cv_field_spelling(const cv_field *field, cv_dialect dialect)
     return &field->official;
 }
 
-static bool of_stack(const cv_field *field)
+static const char *layer_prefix(const cv_arch *arch, cv_dialect dialect)
 {
-    return field >= cv_language_fields && field < cv_language_fields + cv_language_n_fields;
+    return dialect == CV_LLAMACPP ? "blk." : arch->stack->layers;
 }
 
-bool cv_field_name(const cv_field *field, cv_dialect dialect, size_t layer, char *name, size_t n)
+bool cv_field_name(const cv_arch *arch, const cv_field *field, cv_dialect dialect, size_t layer,
+                   char *name, size_t n)
 {
     const cv_spelling *s = cv_field_spelling(field, dialect);
     if (!s->name) return false;
-    if (of_stack(field))
+    if (cv_of_stack(arch, field))
         snprintf(name, n, "%s", s->name);
     else
-        snprintf(name, n, dialect == CV_LLAMACPP ? "blk.%zu.%s" : "blocks.%zu.%s", layer, s->name);
+        snprintf(name, n, "%s%zu.%s", layer_prefix(arch, dialect), layer, s->name);
     return true;
 }
 
@@ -37,10 +39,9 @@ static cv_dialect dialect_of(const cv_checkpoint *ckpt)
     return cv_checkpoint_find(ckpt, "token_embd.weight") ? CV_LLAMACPP : CV_OFFICIAL;
 }
 
-/* 1 + the largest N of names "blocks.N." or "blk.N."; 0 when there is none. */
-static size_t count_layers(const cv_checkpoint *ckpt, cv_dialect dialect)
+/* 1 + the largest N of names "blocks.N." (or as the dialect has it); 0 when there is none. */
+static size_t count_layers(const cv_checkpoint *ckpt, const char *prefix)
 {
-    const char *prefix = dialect == CV_LLAMACPP ? "blk." : "blocks.";
     const size_t m = strlen(prefix);
     size_t layers = 0;
     for (size_t i = 0; i < ckpt->n_tensors; i++) {
@@ -71,8 +72,20 @@ static size_t *size_at(cv_sizes *s, char letter)
     case 'a': return &s->a;
     case 'v': return &s->v;
     case 'g': return &s->g;
+    case 'p': return &s->p;
+    case 'G': return &s->G;
+    case 'K': return &s->K;
+    case 'J': return &s->J;
     default: return NULL;
     }
+}
+
+/* What a letter or digit of a shape stands for; 0 when it is not known yet. */
+static size_t size_of(const cv_sizes *s, char letter)
+{
+    if (letter >= '0' && letter <= '9') return (size_t)(letter - '0');
+    cv_sizes copy = *s;
+    return *size_at(&copy, letter);
 }
 
 /* A shape without the ones in front, which only matter to who writes official files. */
@@ -82,22 +95,22 @@ static const char *bare(const char *shape)
 }
 
 /* A shape of letters as numbers; 0 for letters not known yet. */
-static size_t shape_count(cv_sizes *s, const char *shape)
+static size_t shape_count(const cv_sizes *s, const char *shape)
 {
     size_t count = 1;
     for (shape = bare(shape); *shape; shape++)
-        count *= *size_at(s, *shape);
+        count *= size_of(s, *shape);
     return count;
 }
 
 /* "[768 (A), 768 (C)]" */
-static void print_expected(cv_sizes *s, const char *shape, char *out, size_t n)
+static void print_expected(const cv_sizes *s, const char *shape, char *out, size_t n)
 {
     size_t at = 0;
     shape = bare(shape);
     for (size_t i = 0; shape[i] && at < n; i++)
-        at += (size_t)snprintf(out + at, n - at, "%s%zu (%c)", i ? ", " : "[",
-                               *size_at(s, shape[i]), shape[i]);
+        at += (size_t)snprintf(out + at, n - at, "%s%zu (%c)", i ? ", " : "[", size_of(s, shape[i]),
+                               shape[i]);
     if (at < n) snprintf(out + at, n - at, "]");
 }
 
@@ -112,9 +125,8 @@ static void print_dims(const cv_tensor *t, char *out, size_t n)
 static corvid_status wrong_shape(const cv_source *source, const cv_view *view, corvid_error *err)
 {
     char found[128], expected[128];
-    cv_sizes sizes = source->sizes;
     print_dims(view->tensor, found, sizeof found);
-    print_expected(&sizes, view->field->shape, expected, sizeof expected);
+    print_expected(&source->sizes, view->field->shape, expected, sizeof expected);
     return cv_fail(err, CORVID_E_FORMAT,
                    "%s: tensor %s has shape %s, expected %s%s; is it from another model?",
                    source->ckpt->in.path, view->name, found, expected,
@@ -147,9 +159,9 @@ static void learn(cv_source *source, const cv_view *view)
     int n = view_dims(view, letters, dims);
     if ((size_t)n == letters) {
         for (size_t i = 0; i < letters; i++)
-            if (*size_at(&source->sizes, shape[i]) == 0)
+            if (size_of(&source->sizes, shape[i]) == 0)
                 *size_at(&source->sizes, shape[i]) = dims[i];
-    } else if (letters == 1 && *size_at(&source->sizes, shape[0]) == 0) {
+    } else if (letters == 1 && size_of(&source->sizes, shape[0]) == 0) {
         *size_at(&source->sizes, shape[0]) = view->rows * view->cols;
     }
 }
@@ -161,7 +173,7 @@ static corvid_status locate(const cv_source *source, const cv_field *field, size
                             cv_view *view, corvid_error *err)
 {
     *view = (cv_view){ .field = field, .layer = layer, .scale = 1.0f };
-    if (!cv_field_name(field, source->dialect, layer, view->name, sizeof view->name))
+    if (!cv_field_name(source->arch, field, source->dialect, layer, view->name, sizeof view->name))
         return CORVID_OK;
     const cv_tensor *t = cv_checkpoint_find(source->ckpt, view->name);
     if (!t) return CORVID_OK;
@@ -225,7 +237,8 @@ static corvid_status visit_fields(const cv_source *source, const cv_field *field
 static corvid_status visit_all(const cv_source *source, visit_fn *visit, void *ctx,
                                corvid_error *err)
 {
-    CV_TRY(visit_fields(source, cv_language_fields, cv_language_n_fields, 0, visit, ctx, err));
+    const cv_stack *stack = source->arch->stack;
+    CV_TRY(visit_fields(source, stack->fields, stack->n_fields, 0, visit, ctx, err));
     for (size_t l = 0; l < source->sizes.L; l++)
         CV_TRY(
             visit_fields(source, source->arch->fields, source->arch->n_fields, l, visit, ctx, err));
@@ -243,17 +256,20 @@ static corvid_status learn_visit(void *ctx, cv_view *view, corvid_error *err)
  * them.  The last step before anyone sees a view. */
 static corvid_status settle_shape(const cv_source *source, cv_view *view, corvid_error *err)
 {
-    cv_sizes s = source->sizes;
+    const cv_sizes *s = &source->sizes;
     const char *shape = view->field->shape;
     const size_t count = view->cols;
     if (view->field->kind == CV_VECTOR) {
-        if (count != shape_count(&s, shape)) return wrong_shape(source, view, err);
+        if (count != shape_count(s, shape)) return wrong_shape(source, view, err);
         return CORVID_OK;
     }
     size_t dims[CV_MAX_DIMS];
-    const size_t rows = *size_at(&s, shape[0]), cols = *size_at(&s, shape[1]);
-    if (view_dims(view, 2, dims) != 2 || dims[0] != rows || dims[1] != cols)
-        return wrong_shape(source, view, err);
+    const size_t letters = strlen(shape), rows = size_of(s, shape[0]);
+    const size_t cols = shape_count(s, shape + 1);
+    bool fits = view_dims(view, letters, dims) == (int)letters;
+    for (size_t i = 0; fits && i < letters; i++)
+        fits = dims[i] == size_of(s, shape[i]);
+    if (!fits) return wrong_shape(source, view, err);
     if (cv_dtype_of(view->dtype)->quantized && view->transposed)
         return cv_fail(err, CORVID_E_FORMAT,
                        "%s: tensor %s is quantized and stored transposed, which no known program "
@@ -269,11 +285,33 @@ static corvid_status check_visit(void *ctx, cv_view *view, corvid_error *err)
     return settle_shape(ctx, view, err);
 }
 
+/* The table of positions is square, and patches are small. */
+static corvid_status check_vision(const cv_source *source, corvid_error *err)
+{
+    const cv_sizes *s = &source->sizes;
+    size_t side = 1;
+    while (side * side < s->G && side < 65536)
+        side++;
+    if (side * side != s->G)
+        return cv_fail(err, CORVID_E_FORMAT,
+                       "%s: backbone.pos_embed has %zu positions, expected a square number",
+                       source->ckpt->in.path, s->G);
+    if (s->p == 0 || s->p > 256)
+        return cv_fail(err, CORVID_E_FORMAT, "%s: patches of %zu pixels a side, expected 1 to 256",
+                       source->ckpt->in.path, s->p);
+    return CORVID_OK;
+}
+
 /* The sizes that no single shape tells: heads. */
 static corvid_status finish_sizes(cv_source *source, corvid_error *err)
 {
     cv_sizes *s = &source->sizes;
-    if (source->arch == &cv_rwkv4) {
+    if (source->arch->stack->vision) {
+        s->A = s->C;
+        CV_TRY(check_vision(source, err));
+        CV_TRY(cv_vision_traits_read(source->ckpt, s, &source->traits, err));
+    }
+    if (source->arch == &cv_rwkv4 || source->arch == &cv_vrwkv) {
         s->H = s->A;
         s->N = 1;
     }
@@ -307,15 +345,15 @@ static void read_gguf_keys(cv_source *source)
 
 int cv_field_dims(const cv_source *source, const cv_field *field, cv_dialect dialect, size_t *dims)
 {
-    cv_sizes s = source->sizes;
+    const cv_sizes *s = &source->sizes;
     const char *shape = dialect == CV_OFFICIAL ? field->shape : bare(field->shape);
     int n = 0;
     if (dialect == CV_LLAMACPP && (field->flags & CV_FLAT)) {
-        dims[0] = shape_count(&s, shape);
+        dims[0] = shape_count(s, shape);
         return 1;
     }
     for (; *shape; shape++)
-        dims[n++] = *shape == '1' ? 1 : *size_at(&s, *shape);
+        dims[n++] = size_of(s, *shape);
     if (field->kind == CV_LOW_RANK && dialect == CV_OFFICIAL) {
         size_t swap = dims[0];
         dims[0] = dims[1];
@@ -329,10 +367,11 @@ corvid_status cv_source_open(const cv_checkpoint *ckpt, cv_source *out, corvid_e
     *out = (cv_source){ .ckpt = ckpt, .dialect = dialect_of(ckpt) };
     CV_TRY(cv_registry_detect(ckpt, &out->arch, err));
     if (out->dialect == CV_LLAMACPP) read_gguf_keys(out);
-    out->sizes.L = count_layers(ckpt, out->dialect);
+    const char *layers = layer_prefix(out->arch, out->dialect);
+    out->sizes.L = count_layers(ckpt, layers);
     if (out->sizes.L == 0)
-        return cv_fail(err, CORVID_E_FORMAT, "%s: has no layers (tensors blocks.0.*)",
-                       ckpt->in.path);
+        return cv_fail(err, CORVID_E_FORMAT, "%s: has no layers (tensors %s0.*)", ckpt->in.path,
+                       layers);
     CV_TRY(visit_all(out, learn_visit, out, err));
     CV_TRY(finish_sizes(out, err));
     return visit_all(out, check_visit, out, err);
@@ -353,20 +392,31 @@ static corvid_status each_visit(void *ctx, cv_view *view, corvid_error *err)
     return e->each(e->ctx, view, err);
 }
 
+/* Does a random model have this field? */
+static bool made(const cv_source *source, const cv_field *field)
+{
+    const cv_vision_traits *t = &source->traits;
+    if (field->flags & CV_IF_SCALED) return t->post_norm;
+    if (field->flags & CV_IF_KEY_NORM) return t->keyed;
+    if (field->flags & CV_IF_MLP) return t->mlp;
+    if (field->flags & CV_IF_FC) return !t->mlp;
+    return !(field->flags & CV_OPTIONAL) || (field->flags & CV_MADE);
+}
+
 /* Random sources have no tensors: their views are made from the shapes. */
 static corvid_status each_random(const cv_source *source, const cv_field *fields, size_t n,
                                  size_t layer, each_ctx *e, corvid_error *err)
 {
-    cv_sizes s = source->sizes;
+    const cv_sizes *s = &source->sizes;
     for (size_t i = 0; i < n; i++) {
         const cv_field *f = &fields[i];
-        if (!used(f, layer) || (f->flags & CV_OPTIONAL)) continue;
+        if (!used(f, layer) || !made(source, f)) continue;
         cv_view view = { .field = f, .layer = layer, .dtype = CV_F32, .rows = 1, .scale = 1.0f };
-        cv_field_name(f, CV_OFFICIAL, layer, view.name, sizeof view.name);
-        view.cols = shape_count(&s, f->shape);
+        cv_field_name(source->arch, f, CV_OFFICIAL, layer, view.name, sizeof view.name);
+        view.cols = shape_count(s, f->shape);
         if (f->kind != CV_VECTOR) {
-            view.rows = *size_at(&s, f->shape[0]);
-            view.cols = *size_at(&s, f->shape[1]);
+            view.rows = size_of(s, f->shape[0]);
+            view.cols = shape_count(s, f->shape + 1);
             view.dtype = source->random_type;
             if (view.cols % cv_dtype_of(view.dtype)->block != 0) view.dtype = CV_F16;
         }
@@ -383,7 +433,8 @@ corvid_status cv_source_each(const cv_source *source,
 {
     each_ctx e = { source, each, ctx };
     if (source->ckpt) return visit_all(source, each_visit, &e, err);
-    CV_TRY(each_random(source, cv_language_fields, cv_language_n_fields, 0, &e, err));
+    const cv_stack *stack = source->arch->stack;
+    CV_TRY(each_random(source, stack->fields, stack->n_fields, 0, &e, err));
     for (size_t l = 0; l < source->sizes.L; l++)
         CV_TRY(each_random(source, source->arch->fields, source->arch->n_fields, l, &e, err));
     return CORVID_OK;

@@ -21,6 +21,7 @@ typedef struct cv_source {
     const cv_arch *arch;
     cv_dialect dialect;
     cv_sizes sizes;
+    cv_vision_traits traits;
     size_t rescale_every; /* rwkv6 GGUF: period of the division, 0: none */
     cv_dtype random_type; /* of the matrices, when random */
     uint64_t seed;
@@ -74,7 +75,8 @@ static inline bool cv_source_baked(const cv_source *source, const cv_field *fiel
 }
 
 /* The name of a field in a dialect, with its layer; false when it has none there. */
-bool cv_field_name(const cv_field *field, cv_dialect dialect, size_t layer, char *name, size_t n);
+bool cv_field_name(const cv_arch *arch, const cv_field *field, cv_dialect dialect, size_t layer,
+                   char *name, size_t n);
 
 const cv_spelling *cv_field_spelling(const cv_field *field, cv_dialect dialect);
 

@@ -67,6 +67,7 @@ static bool place(item *it)
         it->pieces = (v->rows + it->piece_rows - 1) / it->piece_rows;
         return cv_mul_size(v->rows, row_bytes, &it->bytes);
     case CV_MATRIX:
+    case CV_FILTER:
     case CV_LOW_RANK:
         cv_matrix_layout(it->type, v->rows, v->cols, &it->matrix);
         it->piece_rows = (PIECE_BYTES / row_bytes / CV_PANEL + 1) * CV_PANEL;
@@ -223,6 +224,7 @@ static corvid_status fill_piece(filling *f, const item *it, size_t piece, unsign
     case CV_VECTOR: return fill_vector(f->plan, it, raw, (float *)(void *)out, err);
     case CV_TABLE: return fill_table(f->plan, it, piece, raw, out, err);
     case CV_MATRIX:
+    case CV_FILTER:
     case CV_LOW_RANK:
         if (it->view.transposed) return fill_transposed(f, it, raw, out, err);
         return fill_matrix(f->plan, it, piece, raw, out, err);
@@ -300,8 +302,7 @@ static void connect(const plan *p, cv_model *model)
     for (size_t i = 0; i < p->n; i++) {
         const item *it = &p->items[i];
         const cv_field *field = it->view.field;
-        const bool stack =
-            field >= cv_language_fields && field < cv_language_fields + cv_language_n_fields;
+        const bool stack = cv_of_stack(model->arch, field);
         unsigned char *owner = stack ? (unsigned char *)model
                                      : model->layers + it->view.layer * model->arch->layer_bytes;
         void *slot = owner + field->offset;
@@ -358,6 +359,7 @@ corvid_status cv_weights_load(const corvid_allocator *mem, const cv_source *sour
     corvid_status status;
     *out = (cv_model){ .arch = source->arch,
                        .sizes = source->sizes,
+                       .vision.traits = source->traits,
                        .mem = mem,
                        .group_norm_eps = options->group_norm_eps,
                        .format = source->ckpt ? source->ckpt->format : CV_SAFETENSORS };

@@ -1,4 +1,6 @@
 /* heads.c - recurrences and group norm, head by head; see heads.h. */
+#include <string.h>
+
 #include "ops/heads.h"
 
 void cv_wkv5_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, const float *r,
@@ -9,10 +11,32 @@ void cv_wkv5_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, 
         const cv_sequence *seq = &run->sequences[i];
         for (size_t h = lo; h < hi; h++) {
             const size_t c = h * N, at = seq->begin * A + c;
-            run->kernel->wkv5(seq->n, N, A, per_token ? A : 0, r + at, w + (per_token ? at : c),
-                              k + at, v + at, u + c, y + at,
+            run->kernel->wkv5(seq->n, N, (ptrdiff_t)A, per_token ? (ptrdiff_t)A : 0, r + at,
+                              w + (per_token ? at : c), k + at, v + at, u + c, y + at,
                               cv_head_state(seq, state_offset, h, N));
         }
+    }
+}
+
+void cv_wkv6_both_ways(const cv_run *run, size_t H, size_t N, const float *r, const float *w,
+                       const float *k, const float *v, const float *u, float *y, float *back,
+                       float *state)
+{
+    static const float no_bonus[CV_HEAD_MAX]; /* zero */
+    const size_t A = H * N;
+    const ptrdiff_t ld = (ptrdiff_t)A;
+    size_t lo, hi;
+    cv_share(run->me, run->n_grids * H * 2, &lo, &hi);
+    for (size_t i = lo; i < hi; i++) {
+        const cv_grid *g = &run->grids[i / 2 / H];
+        const size_t c = i / 2 % H * N, first = g->begin * A + c, last = first + (g->n - 1) * A;
+        memset(state, 0, N * N * sizeof *state);
+        if (i % 2 == 0)
+            run->kernel->wkv5(g->n, N, ld, ld, r + first, w + first, k + first, v + first, u + c,
+                              y + first, state);
+        else
+            run->kernel->wkv5(g->n, N, -ld, -ld, r + last, w + last, k + last, v + last, no_bonus,
+                              back + last, state);
     }
 }
 

@@ -19,6 +19,15 @@ void cv_wkv5_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, 
                    const float *w, bool per_token, const float *k, const float *v, const float *u,
                    float *y, size_t state_offset);
 
+#define CV_HEAD_MAX 1024 /* channels of one head */
+
+/* VRWKV6 [v6.bi]: the recurrence of version 6 over each picture from the first token to the last
+ * into y, and from the last to the first without the bonus into back; both [T][H N] common.
+ *   state  [N][N] of this member, scratch */
+void cv_wkv6_both_ways(const cv_run *run, size_t H, size_t N, const float *r, const float *w,
+                       const float *k, const float *v, const float *u, float *y, float *back,
+                       float *state);
+
 /* RWKV-7 [v7.wkv]; kk is what is removed, b = kk * a what takes its place. */
 void cv_wkv7_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, const float *r,
                    const float *w, const float *k, const float *v, const float *kk, const float *b,

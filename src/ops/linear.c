@@ -1,4 +1,6 @@
 /* linear.c - products with weight matrices; see linear.h. */
+#include <string.h>
+
 #include "ops/linear.h"
 
 static void activate(const cv_kernels *kernel, cv_act act, size_t n, float *y)
@@ -17,9 +19,12 @@ static void panels(const cv_run *run, const cv_linear *job, size_t lo, size_t hi
 {
     const cv_matrix *W = job->W;
     const size_t ldx = job->ldx ? job->ldx : W->cols;
-    run->kernel->matmul(W, lo, hi, run->T, job->x, ldx, job->y, W->rows, job->add, run->matmul);
+    const size_t begin = lo * CV_PANEL, end = hi * CV_PANEL < W->rows ? hi * CV_PANEL : W->rows;
+    for (size_t t = 0; job->bias && t < run->T; t++)
+        memcpy(job->y + t * W->rows + begin, job->bias + begin, (end - begin) * sizeof *job->bias);
+    run->kernel->matmul(W, lo, hi, run->T, job->x, ldx, job->y, W->rows, job->add || job->bias,
+                        run->matmul);
 
-    size_t begin = lo * CV_PANEL, end = hi * CV_PANEL < W->rows ? hi * CV_PANEL : W->rows;
     for (size_t t = 0; t < run->T; t++) {
         float *y = job->y + t * W->rows;
         activate(run->kernel, job->act, end - begin, y + begin);

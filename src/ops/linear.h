@@ -9,6 +9,7 @@ typedef enum cv_act { CV_ACT_NONE, CV_ACT_TANH, CV_ACT_SIGMOID, CV_ACT_SILU, CV_
 /* y[t] = act(W x[t]) for all rows.
  *   x [T][ldx] complete (ldx 0: W->cols); y [T][W->rows] common, complete after the next cv_meet
  *   add    y += W x instead; act is then NONE
+ *   bias   [W->rows] or NULL: W x + bias; add is then false
  *   sum    [T][W->rows] or NULL: sum += gate * y on top, y being scratch then */
 typedef struct cv_linear {
     const cv_matrix *W;
@@ -17,6 +18,7 @@ typedef struct cv_linear {
     float *y;
     cv_act act;
     bool add;
+    const float *bias;
     float *sum;
     const float *gate;
 } cv_linear;

@@ -10,6 +10,35 @@ void cv_run_rows(cv_run *run, size_t T)
     if (run->split) cv_share(run->me, T, &run->lo, &run->hi);
 }
 
+void cv_run_grids(cv_run *run, const cv_grid *grids, size_t n_grids)
+{
+    const cv_grid *last = &grids[n_grids - 1];
+    run->grids = grids;
+    run->n_grids = n_grids;
+    run->T = last->begin + last->n;
+    run->split = true;
+    cv_share(run->me, run->T, &run->lo, &run->hi);
+}
+
+cv_tile cv_tile_begin(const cv_run *run)
+{
+    cv_tile tile = { .run = *run, .first = run->lo, .end = run->hi };
+    tile.alone = (cv_member){ .team = run->me->team, .id = 0, .n = 1 };
+    tile.run.T = 0;
+    return tile;
+}
+
+bool cv_tile_next(cv_tile *tile)
+{
+    cv_run *run = &tile->run;
+    tile->first += run->T;
+    const size_t left = tile->end - tile->first;
+    run->me = &tile->alone; /* here, because a tile may be copied when it begins */
+    run->T = run->hi = left < CV_TILE ? left : CV_TILE;
+    run->lo = 0;
+    return left > 0;
+}
+
 /* 64-byte aligned; while measuring (no base) only the size is counted. */
 static float *take(cv_buffers *buffers, size_t floats)
 {
@@ -32,4 +61,19 @@ float *cv_take_own(cv_run *run, size_t width)
 float *cv_take_rowwise(cv_run *run, size_t width)
 {
     return run->split ? cv_take_common(run, width) : cv_take_own(run, width);
+}
+
+float *cv_take_tile(cv_run *run, size_t width)
+{
+    return take(&run->own, CV_TILE * width);
+}
+
+float *cv_take_scratch(cv_run *run, size_t n)
+{
+    return take(&run->own, n);
+}
+
+float *cv_take_shared(cv_run *run, size_t n)
+{
+    return take(&run->common, n);
 }

@@ -6,7 +6,11 @@
  * less than handing them over; for many rows they are shared out into a common buffer.  cv_settle
  * waits only in the second case, cv_meet always.
  *
- * Buffers are taken in the same order by every member, so common ones have the same address. */
+ * Buffers are taken in the same order by every member, so common ones have the same address.
+ *
+ * A picture's rows are many and none of them waits for another outside its WKV, so they are handed
+ * out whole: each member takes its rows in tiles of at most CV_TILE, and a tile is a run of its own
+ * with this member alone, in which every op works as ever. */
 #ifndef CV_RUN_H
 #define CV_RUN_H
 
@@ -21,6 +25,12 @@ typedef struct cv_sequence {
     float *state;    /* all layers; see cv_model.state_size */
 } cv_sequence;
 
+/* The tokens of one picture: h x w of them row by row, and perhaps a class token behind. */
+typedef struct cv_grid {
+    size_t begin, n; /* rows [begin, begin + n) */
+    size_t h, w;
+} cv_grid;
+
 typedef struct cv_buffers {
     float *base;       /* NULL while measuring */
     size_t used, peak; /* floats */
@@ -30,8 +40,10 @@ typedef struct cv_run {
     const cv_kernels *kernel;
     const cv_member *me;
     size_t T;                     /* rows */
-    const cv_sequence *sequences; /* cover the rows in order */
+    const cv_sequence *sequences; /* of a language model: cover the rows in order */
     size_t n_sequences;
+    const cv_grid *grids; /* of a vision model: the same */
+    size_t n_grids;
     bool split;    /* row-wise work is shared out */
     size_t lo, hi; /* the rows this member computes in row-wise work */
     cv_buffers common, own;
@@ -43,6 +55,31 @@ typedef struct cv_run {
 
 /* Fills T, split, lo, hi; leaves the rest. */
 void cv_run_rows(cv_run *run, size_t T);
+
+/* The same for pictures: rows are shared out however few they are. */
+void cv_run_grids(cv_run *run, const cv_grid *grids, size_t n_grids);
+
+/* Rows [first, first + run.T) of a run as a run of one member: rows 0 to T.  Its products, norms and
+ * buffers are this member's. */
+typedef struct cv_tile {
+    cv_run run;
+    cv_member alone;
+    size_t first;
+    size_t end; /* of this member's rows */
+} cv_tile;
+
+#define CV_TILE ((size_t)192) /* whole tiles of products; its buffers stay in the second cache */
+
+/* Walks this member's rows:  for (cv_tile t = cv_tile_begin(run); cv_tile_next(&t);) */
+cv_tile cv_tile_begin(const cv_run *run);
+bool cv_tile_next(cv_tile *tile);
+
+/* n floats per row of a tile, this member's. */
+float *cv_take_tile(cv_run *run, size_t width);
+
+/* n floats in all: this member's, or everybody's. */
+float *cv_take_scratch(cv_run *run, size_t n);
+float *cv_take_shared(cv_run *run, size_t n);
 
 /* n floats per row: written by all members in parts / by this member alone / by row-wise work. */
 float *cv_take_common(cv_run *run, size_t width);

@@ -103,7 +103,7 @@ static inline void add_fields(draft *d, const cv_source *source, const cv_field 
         const cv_field *f = &fields[i];
         const bool next = f->flags & CV_OR_NEXT;
         if (!(f->flags & CV_OPTIONAL) && !((f->flags & CV_NOT_FIRST) && layer == 0) &&
-            cv_field_name(f, source->dialect, layer, name, sizeof name)) {
+            cv_field_name(source->arch, f, source->dialect, layer, name, sizeof name)) {
             const int n_dims = cv_field_dims(source, f, source->dialect, dims);
             const bool fused = cv_field_spelling(f, source->dialect)->slice != CV_WHOLE;
             cv_tensor *t = fused ? find(d, name) : NULL;
@@ -142,7 +142,7 @@ static inline void draft_model(draft *d, const cv_arch *arch, cv_dialect dialect
     const cv_source source = { .arch = arch, .dialect = dialect, .sizes = sizes };
     memset(d, 0, sizeof *d);
     d->format = dialect == CV_OFFICIAL ? CV_SAFETENSORS : CV_GGUF;
-    add_fields(d, &source, cv_language_fields, cv_language_n_fields, 0);
+    add_fields(d, &source, cv_language_stack.fields, cv_language_stack.n_fields, 0);
     for (size_t l = 0; l < sizes.L; l++)
         add_fields(d, &source, arch->fields, arch->n_fields, l);
     if (dialect == CV_LLAMACPP) {

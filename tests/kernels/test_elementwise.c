@@ -366,6 +366,39 @@ static void test_lerp(void **state)
         }
 }
 
+static void test_mul(void **state)
+{
+    (void)state;
+    cv_rng rng;
+    cv_rng_seed(&rng, 11);
+    const cv_kernels *table;
+    for (size_t t = 0; (table = table_at(t)); t++)
+        for (size_t n = 0; n <= MOST; n++) {
+            float *a = fence_floats(&in_fence, n), *b = fence_floats(&in2_fence, n);
+            float *start = fence_floats(&in3_fence, n), *y = fence_floats(&out_fence, n);
+            fill_normal(&rng, a, n, 0.0f, 2.0f);
+            fill_normal(&rng, b, n, 0.5f, 1.0f);
+            fill_normal(&rng, start, n, 0.0f, 1.0f);
+            if (n) b[n - 1] = NAN;
+            memcpy(y, start, n * sizeof *y);
+            table->mul_add(n, a, b, y);
+            for (size_t i = 0; i + 1 < n; i++) {
+                const double product = (double)a[i] * (double)b[i];
+                const double bound = ROUNDING * (fabs((double)start[i]) + 2.0 * fabs(product));
+                assert_true(fabs((double)y[i] - ((double)start[i] + product)) <= 2.0 * bound);
+            }
+            if (n) assert_true(isnan(y[n - 1]));
+            table->mul(n, a, b, y);
+            for (size_t i = 0; i + 1 < n; i++)
+                assert_true(y[i] == a[i] * b[i]);
+            if (n) assert_true(isnan(y[n - 1]));
+            memcpy(y, a, n * sizeof *y);
+            table->mul(n, y, b, y); /* in place */
+            for (size_t i = 0; i + 1 < n; i++)
+                assert_true(y[i] == a[i] * b[i]);
+        }
+}
+
 static void test_dot(void **state)
 {
     (void)state;
@@ -424,6 +457,7 @@ int main(void)
         cmocka_unit_test(test_layer_norm),
         cmocka_unit_test(test_layer_norm_degenerate),
         cmocka_unit_test(test_lerp),
+        cmocka_unit_test(test_mul),
         cmocka_unit_test(test_dot),
     };
     return cmocka_run_group_tests(tests, make_fences, free_fences);

@@ -2,13 +2,24 @@
  *
  * Inputs, outputs, panels and scratch end at a fence; shapes, strides and cuts are random and lean
  * towards the edges.  What the tables promise beyond the value is held bit by bit: rows computed
- * together are the rows computed alone, and panels may be cut anywhere. */
+ * together are the rows computed alone, and panels may be cut anywhere.  The table of AMX, whose
+ * numbers are split into pieces of bf16, has a bound of its own and may be NaN where an infinity
+ * meets a piece that is zero. */
 #include "kernel_check.h"
 
 #include "tensor/dtype.h"
 
-enum { MOST_ROWS = 70, MOST_COLS = 608, MOST_T = 30, MOST_EXTRA = 7 };
+enum { MOST_ROWS = 70, MOST_COLS = 608, MOST_T = 66, MOST_EXTRA = 7 };
 enum { MOST_PANELS = (MOST_ROWS + 15) / 16, MOST_Y = MOST_T * (MOST_ROWS + MOST_EXTRA) };
+
+/* The tables of kernel_check.h, and behind them that of AMX. */
+static const cv_kernels *product_table(size_t i)
+{
+    size_t n = 0;
+    while (table_at(n))
+        n++;
+    return i < n ? table_at(i) : i == n ? cv_kernels_for(CV_CPU_AMX) : NULL;
+}
 
 /* ---- matrices ------------------------------------------------------------------------------- */
 
@@ -37,9 +48,9 @@ typedef struct problem {
     bool add;
     float *x, *y; /* fenced: [T][ldx], [T][ldy] without the last gap */
     size_t x_floats, y_floats;
-    float before[MOST_Y];           /* y before the call                                */
-    double w[MOST_ROWS][MOST_COLS]; /* the weights, exactly                             */
-    double exact[MOST_Y], bound[MOST_Y];
+    float before[MOST_Y];               /* y before the call                                */
+    double w[MOST_ROWS][MOST_COLS];     /* the weights, exactly                             */
+    double exact[MOST_Y], size[MOST_Y]; /* the sums, and those of absolute values */
 } problem;
 
 static fence panel_fence, x_fence, y_fence, scratch_fence;
@@ -130,24 +141,45 @@ static void make_vectors(problem *p, cv_rng *rng, size_t T)
     fill_normal(rng, p->before, p->y_floats, 0.0f, 3.0f);
 }
 
-/* The plain sums, and how far a sum of floats may be from them: one rounding per weight, and per
- * addition of a chain of CV_FOLD and of the chains. */
 static void solve(problem *p)
 {
-    const size_t chain = p->W.cols < CV_FOLD ? p->W.cols : CV_FOLD;
-    const double roundings = (double)(chain + p->W.cols / CV_FOLD + 4);
     for (size_t t = 0; t < p->T; t++)
         for (size_t i = 0; i < p->W.rows; i++) {
             const size_t at = t * p->ldy + i;
             const float *x = p->x + t * p->ldx;
-            double sum = p->add ? (double)p->before[at] : 0.0, size = fabs(sum);
+            p->exact[at] = p->add ? (double)p->before[at] : 0.0;
+            p->size[at] = fabs(p->exact[at]);
             for (size_t j = 0; j < p->W.cols; j++) {
-                sum += p->w[i][j] * (double)x[j];
-                size += fabs(p->w[i][j] * (double)x[j]);
+                p->exact[at] += p->w[i][j] * (double)x[j];
+                p->size[at] += fabs(p->w[i][j] * (double)x[j]);
             }
-            p->exact[at] = sum;
-            p->bound[at] = roundings * ROUNDING * size;
         }
+}
+
+static bool is_split(const cv_kernels *table, cv_layout layout)
+{
+    return table->level == CV_CPU_AMX && layout != CV_LAYOUT_F32;
+}
+
+/* What two pieces of bf16 leave out of a product, relative to it: the rest of x; that of w where
+ * two pieces do not hold it; and x2 w2 where there is a w2. */
+static double split_loss(cv_layout layout)
+{
+    const double rest = 0x1p-17, second = 0x1p-16;
+    return layout == CV_LAYOUT_BF16  ? rest
+           : layout == CV_LAYOUT_F16 ? rest + second
+                                     : rest + rest + second;
+}
+
+/* How far a sum of floats may be from the exact one, relative to its size: one rounding per weight,
+ * and per addition of a chain of CV_FOLD and of the chains.  Sums of tiles have fewer, but those of
+ * a short one are of up to three products. */
+static double tolerance(const cv_kernels *table, const problem *p)
+{
+    const size_t chain = p->W.cols < CV_FOLD ? p->W.cols : CV_FOLD;
+    const double roundings = (double)(chain + p->W.cols / CV_FOLD + 4);
+    if (!is_split(table, p->how->layout)) return roundings * ROUNDING;
+    return (roundings + 4) * ROUNDING + split_loss(p->how->layout);
 }
 
 static void run_rows(const cv_kernels *table, const problem *p, size_t lo, size_t hi, size_t t,
@@ -169,14 +201,15 @@ static void describe(const cv_kernels *table, const problem *p, const char *what
 /* Every value near the exact one, every gap as it was. */
 static void check_values(const cv_kernels *table, const problem *p, const float *reference)
 {
+    const double allowed = tolerance(table, p);
     for (size_t at = 0; at < p->y_floats; at++) {
         if (at % p->ldy >= p->W.rows) {
             if (!same_bits(&p->y[at], &p->before[at], 1)) describe(table, p, "wrote into a gap");
             continue;
         }
-        if (!(fabs((double)p->y[at] - p->exact[at]) <= p->bound[at]))
+        if (!(fabs((double)p->y[at] - p->exact[at]) <= allowed * p->size[at]))
             describe(table, p, "far from the sum in double");
-        if (!(fabs((double)p->y[at] - (double)reference[at]) <= p->bound[at]))
+        if (!(fabs((double)p->y[at] - (double)reference[at]) <= allowed * p->size[at]))
             describe(table, p, "far from ref");
     }
 }
@@ -242,7 +275,7 @@ static void check_problem(problem *p, cv_rng *rng)
     run_rows(&cv_kernels_ref, p, 0, (p->W.rows + CV_PANEL - 1) / CV_PANEL, 0, p->T);
     memcpy(reference, p->y, p->y_floats * sizeof *p->y);
     const cv_kernels *table;
-    for (size_t i = 0; (table = table_at(i)); i++)
+    for (size_t i = 0; (table = product_table(i)); i++)
         check_table(table, p, reference, rng);
 }
 
@@ -261,13 +294,31 @@ static void test_shapes(void **state)
     (void)state;
     cv_rng rng;
     cv_rng_seed(&rng, 20);
-    for (size_t T = 1; T <= MOST_T; T++)
+    for (size_t T = 1; T <= 30; T++)
         for (size_t s = 0; s < COUNT(STORAGES); s++)
             for (int round = 0; round < (T <= 4 ? 12 : 4); round++) {
                 const size_t step = STORAGES[s].layout == CV_LAYOUT_Q8 ? 32 : 1;
                 make_matrix(&the, &STORAGES[s], &rng, edgy(&rng, MOST_ROWS, 1),
                             edgy(&rng, 600, step));
                 make_vectors(&the, &rng, T);
+                check_problem(&the, &rng);
+            }
+}
+
+/* Rows about the ends of the tiles of AMX, which are 16 and taken in pairs. */
+static void test_rows_of_tiles(void **state)
+{
+    (void)state;
+    static const size_t ROWS[] = { 31, 32, 33, 47, 48, 49, 63, 64, 65, 66 };
+    cv_rng rng;
+    cv_rng_seed(&rng, 25);
+    for (size_t i = 0; i < COUNT(ROWS); i++)
+        for (size_t s = 0; s < COUNT(STORAGES); s++)
+            for (int round = 0; round < 2; round++) {
+                const size_t step = STORAGES[s].layout == CV_LAYOUT_Q8 ? STORAGES[s].group : 1;
+                make_matrix(&the, &STORAGES[s], &rng, edgy(&rng, MOST_ROWS, 1),
+                            edgy(&rng, 592, step));
+                make_vectors(&the, &rng, ROWS[i]);
                 check_problem(&the, &rng);
             }
 }
@@ -303,8 +354,15 @@ static void test_every_column_count(void **state)
 
 /* ---- NaN and infinities --------------------------------------------------------------------- */
 
-/* y of every table has NaN where ref has, and the same infinities. */
-static void check_special(problem *p, const char *what)
+/* NaN where theirs is, and the same infinities; loosely, NaN will do for an infinity. */
+static bool same_kind(float mine, float theirs, bool loosely)
+{
+    if (loosely && isinf(theirs)) return !isfinite(mine);
+    if (isnan(theirs)) return isnan(mine);
+    return isinf(theirs) ? mine == theirs : isfinite(mine) != 0;
+}
+
+static void check_special(problem *p, bool in_weights, const char *what)
 {
     static float reference[MOST_Y];
     const size_t panels = (p->W.rows + CV_PANEL - 1) / CV_PANEL;
@@ -312,22 +370,19 @@ static void check_special(problem *p, const char *what)
     run_rows(&cv_kernels_ref, p, 0, panels, 0, p->T);
     memcpy(reference, p->y, p->y_floats * sizeof *p->y);
     const cv_kernels *table;
-    for (size_t i = 0; (table = table_at(i)); i++) {
+    for (size_t i = 0; (table = product_table(i)); i++) {
+        const bool loosely = in_weights && is_split(table, p->how->layout);
         memcpy(p->y, p->before, p->y_floats * sizeof *p->y);
         run_rows(table, p, 0, panels, 0, p->T);
-        for (size_t at = 0; at < p->y_floats; at++) {
-            const float mine = p->y[at], theirs = reference[at];
-            if (isnan(mine) != isnan(theirs) || isinf(mine) != isinf(theirs) ||
-                (isinf(mine) && mine != theirs))
-                describe(table, p, what);
-        }
+        for (size_t at = 0; at < p->y_floats; at++)
+            if (!same_kind(p->y[at], reference[at], loosely)) describe(table, p, what);
     }
 }
 
 static void test_special_values(void **state)
 {
     (void)state;
-    const float special[] = { NAN, -NAN, INFINITY, -INFINITY };
+    const float special[] = { NAN, float_of(0xffffffff), INFINITY, -INFINITY };
     cv_rng rng;
     cv_rng_seed(&rng, 23);
     for (size_t s = 0; s < COUNT(STORAGES); s++)
@@ -338,7 +393,7 @@ static void test_special_values(void **state)
                 make_vectors(&the, &rng, T);
                 const size_t t = random_below(&rng, T), j = random_below(&rng, the.W.cols);
                 the.x[t * the.ldx + j] = special[v];
-                check_special(&the, "an input that is not finite");
+                check_special(&the, false, "an input that is not finite");
                 for (size_t i = 0; isnan(special[v]) && i < the.y_floats; i++)
                     if (i % the.ldy < the.W.rows)
                         assert_int_equal(isnan(the.y[i]) != 0, i / the.ldy == t);
@@ -349,14 +404,15 @@ static void test_special_values(void **state)
                 unsigned char *panels =
                     fence_aligned(&panel_fence, (the.W.rows + 15) / CV_PANEL * the.W.panel_bytes);
                 set_weight(&the, panels, row, j, special[v]);
-                check_special(&the, "a weight that is not finite");
+                check_special(&the, true, "a weight that is not finite");
                 for (size_t i = 0; isnan(special[v]) && i < the.y_floats; i++)
                     if (i % the.ldy < the.W.rows)
                         assert_int_equal(isnan(the.y[i]) != 0, i % the.ldy == row);
             }
 }
 
-/* Sums that overflow on the way are infinite, not clamped; subnormal weights are not lost. */
+/* Sums that overflow on the way are infinite, not clamped; subnormal weights are not lost, except
+ * where they are pieces of bf16. */
 static void test_extremes(void **state)
 {
     (void)state;
@@ -365,7 +421,7 @@ static void test_extremes(void **state)
     const cv_kernels *table;
     for (size_t s = 0; s < 3; s++)
         for (size_t T = 1; T <= 5; T++)
-            for (size_t i = 0; (table = table_at(i)); i++) {
+            for (size_t i = 0; (table = product_table(i)); i++) {
                 make_matrix(&the, &STORAGES[s], &rng, 17, 40);
                 make_vectors(&the, &rng, T);
                 the.add = false;
@@ -378,12 +434,82 @@ static void test_extremes(void **state)
                         the.x[t * the.ldx + j] = 1e38f;
                 }
                 run_rows(table, &the, 0, 2, 0, T);
+                const bool split = is_split(table, STORAGES[s].layout);
                 for (size_t t = 0; t < T; t++) {
-                    const double sum = 40.0 * (double)small * (double)1e38f;
-                    assert_true(the.y[t * the.ldy] == INFINITY);
+                    const bool lost = split && small < 0x1p-126f;
+                    const double sum = lost ? 0.0 : 40.0 * (double)small * (double)1e38f;
+                    assert_true(same_kind(the.y[t * the.ldy], INFINITY, split));
                     assert_true(fabs((double)the.y[t * the.ldy + 16] - sum) <= 1e-5 * sum);
                 }
             }
+}
+
+/* ---- the pieces of split sums --------------------------------------------------------------- */
+
+/* x rounded to bf16, ties away from zero. */
+static float upper_half(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return float_of((bits + 0x8000) & 0xffff0000);
+}
+
+/* x1 w1 + x2 w1 + x1 w2 of finite numbers, exactly. */
+static double split_product(float x, float w)
+{
+    const float x1 = upper_half(x), w1 = upper_half(w);
+    const float x2 = cv_bf16_to_f32(cv_f32_to_bf16(x - x1));
+    const float w2 = cv_bf16_to_f32(cv_f32_to_bf16(w - w1));
+    return (double)x1 * (double)w1 + (double)x2 * (double)w1 + (double)x1 * (double)w2;
+}
+
+typedef struct loss {
+    double whole;    /* largest error of a sum, relative to that of absolute values */
+    double rounding; /* the same beside the sum of split products */
+} loss;
+
+static loss largest_loss(const cv_kernels *table, const storage *how, cv_rng *rng, size_t cols)
+{
+    loss worst = { 0 };
+    for (int round = 0; round < 20; round++) {
+        make_matrix(&the, how, rng, 64, cols);
+        make_vectors(&the, rng, 64);
+        the.add = false;
+        solve(&the);
+        run_rows(table, &the, 0, 4, 0, the.T);
+        for (size_t t = 0; t < the.T; t++)
+            for (size_t i = 0; i < the.W.rows; i++) {
+                const size_t at = t * the.ldy + i;
+                const double y = (double)the.y[at];
+                double sum = 0.0;
+                for (size_t j = 0; j < cols; j++)
+                    sum += split_product(the.x[t * the.ldx + j], (float)the.w[i][j]);
+                worst.whole = fmax(worst.whole, fabs(y - the.exact[at]) / the.size[at]);
+                worst.rounding = fmax(worst.rounding, fabs(y - sum) / the.size[at]);
+            }
+    }
+    return worst;
+}
+
+/* A sum of tiles is that of the products of pieces, but for roundings of f32, which have both signs
+ * and stay below 2^-22.  A piece in the wrong place, or one left out, costs 2^-12 and more. */
+static void test_split_sums(void **state)
+{
+    (void)state;
+    const cv_kernels *table = cv_kernels_for(CV_CPU_AMX);
+    if (!table) {
+        print_message("SKIP: no AMX on this machine, or the system refuses it\n");
+        skip();
+    }
+    cv_rng rng;
+    cv_rng_seed(&rng, 26);
+    for (size_t s = 0; s < COUNT(STORAGES); s++)
+        for (size_t cols = 32; is_split(table, STORAGES[s].layout) && cols <= 192; cols += 160) {
+            const loss worst = largest_loss(table, &STORAGES[s], &rng, cols);
+            print_message("%s, %zu inputs: loses 2^%.1f, 2^%.1f of it by rounding\n",
+                          STORAGES[s].name, cols, log2(worst.whole), log2(worst.rounding));
+            assert_true(worst.rounding <= 0x1p-22);
+        }
 }
 
 static int make_fences(void **state)
@@ -409,11 +535,10 @@ static int free_fences(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes),
-        cmocka_unit_test(test_every_row_count),
-        cmocka_unit_test(test_every_column_count),
-        cmocka_unit_test(test_special_values),
-        cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_shapes),          cmocka_unit_test(test_rows_of_tiles),
+        cmocka_unit_test(test_every_row_count), cmocka_unit_test(test_every_column_count),
+        cmocka_unit_test(test_special_values),  cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_split_sums),
     };
     return cmocka_run_group_tests(tests, make_fences, free_fences);
 }

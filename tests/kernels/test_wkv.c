@@ -270,8 +270,8 @@ static void run_head(const cv_kernels *table, const head_call *c, size_t t, size
         table->wkv7(T, c->N, c->ld, c->r + at, c->w + at, c->k + at, c->v + at, c->kk + at,
                     c->b + at, c->y + at, c->S);
     else
-        table->wkv5(T, c->N, c->ld, c->ldw, c->r + at, c->w + t * c->ldw, c->k + at, c->v + at,
-                    c->u, c->y + at, c->S);
+        table->wkv5(T, c->N, (ptrdiff_t)c->ld, (ptrdiff_t)c->ldw, c->r + at, c->w + t * c->ldw,
+                    c->k + at, c->v + at, c->u, c->y + at, c->S);
 }
 
 /* One value (row of the state) i of RWKV-5 and 6, all tokens. */

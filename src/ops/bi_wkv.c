@@ -1,0 +1,189 @@
+/* bi_wkv.c - the WKV of pictures, shared out over the team; see bi_wkv.h.
+ *
+ * The fast way takes one maximum per channel and segment for all exponents [bi.linear], which is
+ * safe in f32 while neither |W| nor |U / T| goes beyond LIMIT.  Channels where they do, which no
+ * trained model was seen to have, and the two modes of the GPU kernels are summed in double by
+ * bi_wkv_exact.c. */
+#include <math.h>
+
+#include "ops/bi_wkv.h"
+#include "ops/bi_wkv_exact.h"
+
+#define LIMIT 60.0f /* e^60 times 2^24 tokens is still a float */
+
+/* What a segment leaves for the others: its ends, and its top. */
+typedef struct segment {
+    float ends[4][CV_PANEL];
+    float top[CV_PANEL];
+} segment;
+
+/* A piece of work: 16 channels of a segment of a picture.  Pieces are numbered channels first, so
+ * that a member's pieces share their decays; then pictures, then segments. */
+typedef struct piece {
+    size_t channel, width; /* first channel, and how many up to 16 */
+    const cv_grid *grid;
+    size_t segment, n_segments;
+    size_t begin, n; /* rows of the run */
+    size_t number;   /* of its segment struct */
+} piece;
+
+static size_t segments_of(const cv_grid *g)
+{
+    return (g->n + CV_BI_SEGMENT - 1) / CV_BI_SEGMENT;
+}
+
+static size_t all_segments(const cv_grid *grids, size_t n)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += segments_of(&grids[i]);
+    return sum;
+}
+
+static size_t panels_of(size_t C)
+{
+    return (C + CV_PANEL - 1) / CV_PANEL;
+}
+
+void cv_bi_wkv_take(cv_run *run, size_t C, cv_bi_buffers *b)
+{
+    const size_t pieces = all_segments(run->grids, run->n_grids) * panels_of(C);
+    size_t longest = 0;
+    for (size_t i = 0; i < run->n_grids; i++)
+        if (run->grids[i].n > longest) longest = run->grids[i].n;
+    b->segments = cv_take_shared(run, pieces * sizeof(segment) / sizeof(float));
+    b->sums = cv_take_scratch(run, longest * sizeof(cv_wsum) / sizeof(float));
+}
+
+static piece piece_at(const cv_run *run, size_t C, size_t number)
+{
+    const size_t per_panel = all_segments(run->grids, run->n_grids);
+    size_t left = number % per_panel;
+    piece p = { .channel = number / per_panel * CV_PANEL, .number = number, .grid = run->grids };
+    while (left >= segments_of(p.grid))
+        left -= segments_of(p.grid++);
+    p.width = C - p.channel < CV_PANEL ? C - p.channel : CV_PANEL;
+    p.segment = left;
+    p.n_segments = segments_of(p.grid);
+    const size_t first = left * CV_BI_SEGMENT, rest = p.grid->n - first;
+    p.begin = p.grid->begin + first;
+    p.n = rest < CV_BI_SEGMENT ? rest : CV_BI_SEGMENT;
+    return p;
+}
+
+/* Decay and self weight of 16 channels, in the picture's own T. */
+typedef struct weights {
+    size_t channel, T; /* what they are of; T 0: nothing yet */
+    cv_bi_decay decay;
+    float self[CV_PANEL];
+    double far[CV_PANEL]; /* e^(-CV_BI_SEGMENT w) */
+    bool safe;
+} weights;
+
+static void prepare(weights *w, const piece *p, const float *W, const float *U)
+{
+    if (w->T == p->grid->n && w->channel == p->channel) return;
+    w->T = p->grid->n;
+    w->channel = p->channel;
+    w->safe = true;
+    for (size_t c = 0; c < CV_PANEL; c++) {
+        const bool real = c < p->width;
+        const double step = real ? (double)W[p->channel + c] / (double)w->T : 0.0;
+        const double self = real ? (double)U[p->channel + c] / (double)w->T : 0.0;
+        const double lambda = exp(-step);
+        double power = 1.0;
+        for (size_t j = 0; j < CV_BI_BLOCK; j++, power *= lambda)
+            w->decay.power[j][c] = (float)power;
+        power = exp(-step * (double)CV_BI_BLOCK);
+        w->decay.power[CV_BI_BLOCK][c] = (float)power;
+        w->decay.rest[c] = (float)(power - (double)w->decay.power[CV_BI_BLOCK][c]);
+        w->self[c] = (float)exp(self);
+        w->far[c] = exp(-step * (double)CV_BI_SEGMENT);
+        if (real && !(fabsf(W[p->channel + c]) <= LIMIT && fabs(self) <= (double)LIMIT))
+            w->safe = false;
+    }
+}
+
+static void first_half(const cv_run *run, const piece *p, const weights *w, size_t C, float *k,
+                       const float *v, segment *s)
+{
+    const size_t at = p->begin * C + p->channel;
+    run->kernel->bi_keys(p->n, p->width, C, k + at, s->top);
+    if (p->n_segments > 1)
+        run->kernel->bi_ends(p->n, p->width, C, &w->decay, k + at, v + at, s->ends);
+}
+
+/* What reaches a segment from the others, under one top for the whole picture. */
+typedef struct reach {
+    float scale[CV_PANEL];
+    float carry[4][CV_PANEL];
+} reach;
+
+/* One channel.  `all` are the segments of the picture. */
+static void gather_channel(const piece *p, const weights *w, const segment *all, size_t c, reach *r)
+{
+    float top = all[0].top[c];
+    for (size_t i = 1; i < p->n_segments; i++)
+        top = all[i].top[c] > top ? all[i].top[c] : top;
+    r->scale[c] = expf(all[p->segment].top[c] - top);
+    for (size_t e = 0; e < 4; e++) {
+        double sum = 0.0;
+        const bool past = e < 2;
+        const size_t n = past ? p->segment : p->n_segments - 1 - p->segment;
+        for (size_t i = 0; i < n; i++) { /* from the far end towards this segment */
+            const segment *s = &all[past ? i : p->n_segments - 1 - i];
+            const double scale = exp((double)s->top[c] - (double)top);
+            sum = sum * w->far[c] + scale * (double)s->ends[e][c];
+        }
+        r->carry[e][c] = (float)sum;
+    }
+}
+
+static void second_half(const cv_run *run, const piece *p, const weights *w, size_t C,
+                        const float *k, float *v, const segment *s)
+{
+    const size_t at = p->begin * C + p->channel;
+    reach r = { { 0.0f }, { { 0.0f } } };
+    for (size_t c = 0; c < CV_PANEL; c++) {
+        if (p->n_segments > 1 && c < p->width)
+            gather_channel(p, w, s - p->segment, c, &r);
+        else
+            r.scale[c] = 1.0f;
+    }
+    run->kernel->bi_wkv(p->n, p->width, C, &w->decay, w->self, r.scale, (const float(*)[16])r.carry,
+                        k + at, v + at, v + at);
+}
+
+/* All tokens at once, by whoever has the first segment. */
+static void exactly(const piece *p, cv_bi_mode mode, size_t C, const float *W, const float *U,
+                    const float *k, float *v, cv_wsum *sums)
+{
+    for (size_t c = p->channel; p->segment == 0 && c < p->channel + p->width; c++) {
+        const size_t at = p->grid->begin * C + c;
+        cv_bi_wkv_exact(mode, p->grid->n, C, (double)W[c] / (double)p->grid->n,
+                        (double)U[c] / (double)p->grid->n, k + at, v + at, sums);
+    }
+}
+
+void cv_bi_wkv(const cv_run *run, cv_bi_mode mode, size_t C, const float *W, const float *U,
+               float *k, float *v, const cv_bi_buffers *b)
+{
+    segment *segments = (segment *)(void *)b->segments;
+    weights w = { .T = 0 };
+    size_t lo, hi;
+    cv_share(run->me, all_segments(run->grids, run->n_grids) * panels_of(C), &lo, &hi);
+    for (size_t i = lo; i < hi; i++) {
+        const piece p = piece_at(run, C, i);
+        prepare(&w, &p, W, U);
+        if (mode == CV_BI_FORMULA && w.safe) first_half(run, &p, &w, C, k, v, &segments[i]);
+    }
+    cv_meet(run);
+    for (size_t i = lo; i < hi; i++) {
+        const piece p = piece_at(run, C, i);
+        prepare(&w, &p, W, U);
+        if (mode == CV_BI_FORMULA && w.safe)
+            second_half(run, &p, &w, C, k, v, &segments[i]);
+        else
+            exactly(&p, mode, C, W, U, k, v, (cv_wsum *)(void *)b->sums);
+    }
+}
