@@ -434,7 +434,7 @@ static int open_all(chat *c)
 {
     const chat_options *o = c->o;
     corvid_error err;
-    int code = model_args_open(&o->model, &c->model);
+    int code = model_args_open_language(&o->model, &c->model);
     if (code) return code;
     if (corvid_model_tokenizer(c->model, &c->tokenizer, &err) ||
         corvid_stream_new(c->model, &c->mark, &err) || add_branch(c, "main", NULL, &err))

@@ -10,7 +10,7 @@
 
 typedef struct convert_options {
     general_options general;
-    const char *type, *vocab, *format;
+    const char *type, *vocab, *classes, *format;
 } convert_options;
 
 #define FIELD(name) offsetof(convert_options, name)
@@ -22,6 +22,10 @@ static const cli_option own_table[] = {
       FIELD(type), 0, 0 },
     { "vocab", 0, OPTION_TEXT, "FILE", NULL, "Put this vocabulary into the file.", FIELD(vocab), 0,
       0 },
+    { "classes", 0, OPTION_TEXT, "FILE", NULL,
+      "Put these class names into a vision model: one a line, or the .tsv of ImageNet; without it "
+      "those that IN has.",
+      FIELD(classes), 0, 0 },
     { "format", 0, OPTION_CHOICE, "gguf|safetensors", NULL,
       "Format to write; otherwise the one the name of OUT ends with.", FIELD(format), 0, 0 },
     { 0 }
@@ -54,6 +58,7 @@ static int run(const void *options, int n_args, char **args)
     c.type = o->type;
     c.format = o->format;
     c.vocab = o->vocab;
+    c.classes = o->classes;
     c.progress = progress_show;
     c.cancel = term_cancel;
     c.log = on_log;
@@ -72,10 +77,11 @@ static int run(const void *options, int n_args, char **args)
 const cli_verb verb_convert = {
     .name = "convert",
     .summary = "change the format or the type of a checkpoint",
-    .usage = "IN OUT [--type TYPE] [--vocab FILE] [--format FORMAT]",
+    .usage = "IN OUT [--type TYPE] [--vocab FILE | --classes FILE] [--format FORMAT]",
     .examples = "corvid convert rwkv7.pth rwkv7.gguf --vocab rwkv_vocab_v20230424.txt\n"
                 "corvid convert rwkv7.pth rwkv7-q8.gguf --type q8\n"
-                "corvid convert rwkv7.gguf rwkv7.safetensors --type bf16",
+                "corvid convert rwkv7.gguf rwkv7.safetensors --type bf16\n"
+                "corvid convert vrwkv_t.pth vrwkv_t.gguf --classes classes.tsv",
     .details = "Reads .pth, safetensors, GGUF and rwkv.cpp files; writes GGUF and safetensors. "
                "Tensors whose type does not change keep every bit. OUT appears whole or not at "
                "all.",

@@ -1,27 +1,21 @@
 /* eval.c - `corvid eval`: how well a model predicts. */
-#include "verbs.h"
+#include "eval.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "model_args.h"
 #include "term.h"
 #include "textio.h"
-
-typedef struct eval_options {
-    general_options general;
-    model_args model;
-    const char *data, *start;
-    uint64_t context, limit;
-    bool json;
-} eval_options;
+#include "verbs.h"
 
 #define FIELD(name) offsetof(eval_options, name)
 
 static const cli_option own_table[] = {
     { "data", 0, OPTION_TEXT, "FILE", NULL,
-      "perplexity: a text; lambada: JSON lines with a field \"text\".  \"-\" is standard input.",
+      "perplexity: a text; lambada: JSON lines with a field \"text\"; images: a folder with a "
+      "folder "
+      "per class, or a list with a path, a tab and a class a line.  \"-\" is standard input.",
       FIELD(data), 0, 0 },
     { "context", 0, OPTION_COUNT, "N", "0",
       "perplexity: begin anew every N tokens, with an empty state; 0 reads the whole text as one "
@@ -31,15 +25,21 @@ static const cli_option own_table[] = {
       "Token before every text. auto is 0 (end of text), and none for byte-level models; with none "
       "the first token of a text is not scored.",
       FIELD(start), 0, 0 },
-    { "limit", 0, OPTION_COUNT, "N", "0", "lambada: the first N passages; 0 is all.", FIELD(limit),
-      0, 0 },
+    { "limit", 0, OPTION_COUNT, "N", "0",
+      "lambada: the first N passages; images: N pictures, spread evenly over all; 0 is all.",
+      FIELD(limit), 0, 0 },
+    { "per-class", 0, OPTION_FLAG, NULL, NULL, "images: a table of the classes, the worst first.",
+      FIELD(per_class), 0, 0 },
     { "json", 0, OPTION_FLAG, NULL, NULL, "Print one JSON object.", FIELD(json), 0, 0 },
     { 0 }
 };
 
-static const option_group groups[] = {
-    { "Eval", own_table, 0 }, { "Model", model_table, FIELD(model) }, GENERAL_GROUP, { 0 }
-};
+static const option_group groups[] = { { "Eval", own_table, 0 },
+                                       { "Pictures", picture_table, FIELD(pictures) },
+                                       { "Model", model_table, FIELD(model) },
+                                       { "Vision models", vision_table, FIELD(model) },
+                                       GENERAL_GROUP,
+                                       { 0 } };
 
 #define NO_START (-1)
 
@@ -76,7 +76,7 @@ static int choose_start(evaluation *e)
 static int open_all(evaluation *e)
 {
     corvid_error err;
-    int code = model_args_open(&e->o->model, &e->model);
+    int code = model_args_open_language(&e->o->model, &e->model);
     if (code) return code;
     if (corvid_model_tokenizer(e->model, &e->tokenizer, &err) ||
         corvid_stream_new(e->model, &e->stream, &err))
@@ -337,14 +337,17 @@ static int run_lambada(evaluation *e)
 static int run(const void *options, int n_args, char **args)
 {
     evaluation e = { .o = options };
-    bool ppl = n_args == 1 && strcmp(args[0], "perplexity") == 0;
-    bool lambada = n_args == 1 && strcmp(args[0], "lambada") == 0;
-    if (!ppl && !lambada)
-        return fail(EXIT_USAGE, "say what to measure: corvid eval perplexity or corvid eval "
-                                "lambada");
-    if (!e.o->data) return fail(EXIT_USAGE, "give the data with --data FILE");
+    const char *what = n_args == 1 ? args[0] : "";
+    bool ppl = strcmp(what, "perplexity") == 0, images = strcmp(what, "images") == 0;
+    if (!ppl && !images && strcmp(what, "lambada") != 0)
+        return fail(EXIT_USAGE, "say what to measure: corvid eval perplexity, corvid eval lambada "
+                                "or corvid eval images");
+    if (!e.o->data)
+        return fail(EXIT_USAGE, "give the data with --data %s", images ? "FOLDER|LIST" : "FILE");
     int code = model_args_need(&e.o->model);
-    if (!code) code = ppl ? run_perplexity(&e) : run_lambada(&e);
+    if (code) return code;
+    if (images) return eval_images(e.o);
+    code = ppl ? run_perplexity(&e) : run_lambada(&e);
     close_all(&e);
     return code;
 }
@@ -352,15 +355,22 @@ static int run(const void *options, int n_args, char **args)
 const cli_verb verb_eval = {
     .name = "eval",
     .summary = "measure how well a model predicts",
-    .usage = "perplexity|lambada -m MODEL --data FILE [options]",
+    .usage = "perplexity|lambada|images -m MODEL --data FILE [options]",
     .examples = "corvid eval perplexity -m rwkv7.pth --data wiki.test.raw\n"
                 "corvid eval perplexity -m rwkv7.pth --data book.txt --context 4000 --json\n"
-                "corvid eval lambada -m rwkv7.pth --data lambada_test.jsonl -v",
+                "corvid eval lambada -m rwkv7.pth --data lambada_test.jsonl -v\n"
+                "corvid eval images -m vrwkv_t.pth --data imagenet/val --limit 1000 --per-class",
     .details = "perplexity: the mean over tokens, and bits per byte of the text, which can be "
                "compared across tokenizers. lambada: perplexity is over whole last words, accuracy "
                "counts passages where every token of the word was the likeliest one; -v prints "
-               "running values every 100 passages.",
-    .subjects = "perplexity|lambada",
+               "running values every 100 passages. images: how often the right class is the "
+               "likeliest (top-1) or among the five likeliest (top-5). The names of the folders "
+               "are names of classes, WordNet ids (the column wnid of the classes' .tsv) or "
+               "numbers; else, when there are as many as classes, the classes in the order of the "
+               "names; -v says which. A list gives for each picture a number, a name or a WordNet "
+               "id. A picture that cannot be read is told on standard error and not counted, and "
+               "the exit code is that of the first failure.",
+    .subjects = "perplexity|lambada|images",
     .groups = groups,
     .options_size = sizeof(eval_options),
     .run = run,

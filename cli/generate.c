@@ -137,7 +137,7 @@ static int open_all(generation *g)
 {
     const generate_options *o = g->o;
     corvid_error err;
-    int code = model_args_open(&o->model, &g->model);
+    int code = model_args_open_language(&o->model, &g->model);
     if (code) return code;
     g->t_loaded = term_seconds();
     bool no_text = o->ids && (o->tokens || (!o->prompt && !o->prompt_file));

@@ -91,10 +91,12 @@ void help_verb(FILE *to, const cli_verb *verb)
 
 void help_program(FILE *to)
 {
-    fprintf(to, "corvid %s - RWKV language models: read them, write with them, measure them\n\n",
+    fprintf(to,
+            "corvid %s - RWKV language and vision models: read them, use them, measure them\n\n",
             corvid_version());
     fputs("  corvid generate -m rwkv7.pth -p \"Once upon a time\"     write a text\n"
           "  corvid chat -m rwkv7-world.pth                         hold a conversation\n"
+          "  corvid classify -m vrwkv_t.pth cat.jpg                 name what is in a picture\n"
           "  corvid inspect info -m rwkv7.pth                       what is in a file?\n\n"
           "Verbs:",
           to);
@@ -126,7 +128,7 @@ static int run_help(const void *options, int n_args, char **args)
         help_verb(stdout, verb);
         return 0;
     }
-    printf("corvid %s - RWKV language models\n\n", corvid_version());
+    printf("corvid %s - RWKV language and vision models\n\n", corvid_version());
     for (const cli_verb *const *v = cli_verbs; *v; v++)
         printf("  %-12s %s\n", (*v)->name, (*v)->summary);
     puts("\nExit codes: 0 done, 2 usage, 3 file missing, 4 malformed file, 5 does not fit in "

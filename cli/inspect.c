@@ -21,9 +21,11 @@ static const cli_option own_table[] = { { "json", 0, OPTION_FLAG, NULL, NULL,
                                           FIELD(json), 0, 0 },
                                         { 0 } };
 
-static const option_group groups[] = {
-    { "Inspect", own_table, 0 }, { "Model", model_table, FIELD(model) }, GENERAL_GROUP, { 0 }
-};
+static const option_group groups[] = { { "Inspect", own_table, 0 },
+                                       { "Model", model_table, FIELD(model) },
+                                       { "Vision models", vision_table, FIELD(model) },
+                                       GENERAL_GROUP,
+                                       { 0 } };
 
 /* ---- Tensors --------------------------------------------------------------------------------- */
 
@@ -74,12 +76,26 @@ static void number_line(const char *name, uint64_t n)
     line(name, text);
 }
 
+static void print_vision(const corvid_model_info *i)
+{
+    char text[64];
+    snprintf(text, sizeof text, "%zu%s", i->n_classes,
+             i->has_class_names ? "" : ", names not found");
+    line("classes", i->n_classes ? text : "none, the model has no head");
+    snprintf(text, sizeof text, "%zu x %zu pixels", i->patch, i->patch);
+    line("patch", text);
+    snprintf(text, sizeof text, "%zu x %zu pixels", i->native, i->native);
+    line("native size", text);
+    line("class token", i->class_token ? "yes" : "no");
+}
+
 static void print_info(const char *path, const corvid_model_info *i, const corvid_memory *m)
 {
     char text[96];
     line("file", path);
     line("format", i->format);
     line("architecture", i->arch);
+    line("kind", i->vision ? "vision model: pictures go in" : "language model: tokens go in");
     line("type", i->weight_type);
     snprintf(text, sizeof text, "%llu (%.1f M)", (unsigned long long)i->n_parameters,
              (double)i->n_parameters / 1e6);
@@ -89,12 +105,16 @@ static void print_info(const char *path, const corvid_model_info *i, const corvi
     number_line("attention", i->n_att);
     number_line("feed-forward", i->n_ffn);
     snprintf(text, sizeof text, "%zu of size %zu", i->n_heads, i->head_size);
-    if (i->head_size) line("heads", text);
-    number_line("vocabulary", i->n_vocab);
-    line("tokenizer", i->tokenizer ? i->tokenizer : "none found");
+    if (i->head_size > 1 || (i->head_size && !i->vision)) line("heads", text);
+    if (i->vision) {
+        print_vision(i);
+    } else {
+        number_line("vocabulary", i->n_vocab);
+        line("tokenizer", i->tokenizer ? i->tokenizer : "none found");
+    }
     size_line("weights", m->weights);
     size_line("workspace", m->workspace);
-    size_line("state", m->state);
+    if (!i->vision) size_line("state", m->state);
     if (m->available) size_line("available", m->available);
     snprintf(text, sizeof text, "%016llx", (unsigned long long)i->fingerprint);
     line("fingerprint", text);
@@ -120,6 +140,12 @@ static json_t *info_json(const char *path, const corvid_model_info *i, const cor
                   { "head_size", i->head_size } };
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
         json_object_set_new(o, sizes[k].name, json_integer((json_int_t)sizes[k].value));
+    json_object_set_new(o, "vision", json_boolean(i->vision));
+    if (i->vision)
+        json_object_update_new(o, json_pack("{s:I, s:I, s:I, s:b, s:b}", "n_classes",
+                                            (json_int_t)i->n_classes, "patch", (json_int_t)i->patch,
+                                            "native", (json_int_t)i->native, "class_token",
+                                            i->class_token, "class_names", i->has_class_names));
     json_object_set_new(o, "memory",
                         json_pack("{s:I, s:I, s:I, s:I}", "weights", (json_int_t)m->weights,
                                   "workspace", (json_int_t)m->workspace, "state",
@@ -187,8 +213,9 @@ const cli_verb verb_inspect = {
     .examples = "corvid inspect info -m rwkv7.pth\n"
                 "corvid inspect info rwkv7.gguf -v\n"
                 "corvid inspect info -m rwkv7.pth --json",
-    .details = "info tells architecture, sizes, number of parameters, memory and tokenizer; with "
-               "-v or --json also every tensor as it lies in the file. It needs no vocabulary.",
+    .details = "info tells architecture, sizes, number of parameters, memory, and tokenizer or "
+               "classes; with -v or --json also every tensor as it lies in the file. It needs no "
+               "vocabulary and no class names.",
     .subjects = "info",
     .groups = groups,
     .options_size = sizeof(inspect_options),

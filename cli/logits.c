@@ -1,20 +1,15 @@
 /* logits.c - `corvid logits`: the scores of what may come next. */
-#include "verbs.h"
+#include "logits.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "model_args.h"
+#include "ranking.h"
+#include "tensor_file.h"
 #include "term.h"
 #include "textio.h"
-
-typedef struct logits_options {
-    general_options general;
-    model_args model;
-    const char *tokens, *text, *out;
-    bool all, json;
-} logits_options;
+#include "verbs.h"
 
 #define FIELD(name) offsetof(logits_options, name)
 
@@ -23,21 +18,34 @@ static const cli_option own_table[] = {
       0, 0 },
     { "text", 0, OPTION_TEXT, "TEXT", NULL, "A text; \"-\" reads it from standard input.",
       FIELD(text), 0, 0 },
+    { "image", 0, OPTION_LIST, "FILE", NULL,
+      "A picture, or all in a folder, for a vision model; \"-\" is standard input; may be given "
+      "several times.",
+      FIELD(image), 0, 0 },
+    { "input", 0, OPTION_TEXT, "FILE[:TENSOR]", NULL,
+      "Pictures as numbers, normalised: a tensor of a safetensors file, f32 [pictures, 3, height, "
+      "width] or [3, height, width], named \"image\" if nothing is said.",
+      FIELD(input), 0, 0 },
     { "all", 0, OPTION_FLAG, NULL, NULL, "After every token, not only after the last.", FIELD(all),
       0, 0 },
     { "json", 0, OPTION_FLAG, NULL, NULL,
-      "Print {\"arch\", \"tokens\", \"logits\"}; the numbers give "
-      "back every bit of a float.",
+      "Print {\"arch\", \"tokens\", \"logits\"}, for pictures without tokens and an array each; "
+      "the "
+      "numbers give back every bit of a float.",
       FIELD(json), 0, 0 },
     { "out", 0, OPTION_TEXT, "FILE", NULL,
-      "Write a safetensors file with the tensor \"logits\", f32 [tokens, vocabulary].", FIELD(out),
-      0, 0 },
+      "Write a safetensors file with the tensor \"logits\", f32 [tokens, vocabulary] or [pictures, "
+      "classes].",
+      FIELD(out), 0, 0 },
     { 0 }
 };
 
-static const option_group groups[] = {
-    { "Logits", own_table, 0 }, { "Model", model_table, FIELD(model) }, GENERAL_GROUP, { 0 }
-};
+static const option_group groups[] = { { "Logits", own_table, 0 },
+                                       { "Pictures", picture_table, FIELD(pictures) },
+                                       { "Model", model_table, FIELD(model) },
+                                       { "Vision models", vision_table, FIELD(model) },
+                                       GENERAL_GROUP,
+                                       { 0 } };
 
 /* Where rows of logits go. */
 typedef struct sink {
@@ -45,50 +53,17 @@ typedef struct sink {
     const corvid_tokenizer *tokenizer; /* NULL: none */
     size_t n_vocab;
     const token_list *tokens;
-    new_file file;
+    tensor_out file;
     size_t rows; /* seen so far */
 } sink;
-
-/* ---- safetensors ----------------------------------------------------------------------------- */
-
-static int write_header(sink *s, size_t rows)
-{
-    char header[256];
-    int n =
-        snprintf(header, sizeof header,
-                 "{\"logits\":{\"dtype\":\"F32\",\"shape\":[%zu,%zu],\"data_offsets\":[0,%zu]}}",
-                 rows, s->n_vocab, rows * s->n_vocab * sizeof(float));
-    while (n % 8) /* the data begins on a multiple of 8 */
-        header[n++] = ' ';
-    unsigned char length[8];
-    for (int i = 0; i < 8; i++)
-        length[i] = (unsigned char)((uint64_t)n >> (8 * i));
-    int code = new_file_open(&s->file, s->o->out);
-    if (code) return code;
-    fwrite(length, 1, sizeof length, s->file.file);
-    fwrite(header, 1, (size_t)n, s->file.file);
-    return 0; /* a failed write is found by new_file_keep */
-}
-
-static void write_row(sink *s, const float *row)
-{
-    for (size_t i = 0; i < s->n_vocab; i++) {
-        uint32_t bits;
-        memcpy(&bits, row + i, sizeof bits);
-        unsigned char bytes[4] = { (unsigned char)bits, (unsigned char)(bits >> 8),
-                                   (unsigned char)(bits >> 16), (unsigned char)(bits >> 24) };
-        fwrite(bytes, 1, sizeof bytes, s->file.file);
-    }
-}
 
 /* ---- JSON ------------------------------------------------------------------------------------ */
 
 /* Written by hand: a tree of all numbers of a long text would not fit in memory. */
-static void json_row(const sink *s, const float *row)
+void logits_json(const float *row, size_t n)
 {
-    fputs(s->o->all && s->rows ? ",[" : "[", stdout);
-    for (size_t i = 0; i < s->n_vocab; i++) {
-        if (i) putchar(',');
+    for (size_t i = 0; i < n; i++) {
+        putchar(i ? ',' : '[');
         if (isfinite(row[i]))
             printf("%.9g", (double)row[i]);
         else
@@ -120,28 +95,6 @@ static void print_text(const sink *s, int32_t id)
     json_decref(text);
 }
 
-static double log_sum(const float *row, size_t n)
-{
-    double top = (double)row[0], sum = 0;
-    for (size_t i = 1; i < n; i++)
-        top = fmax(top, (double)row[i]);
-    for (size_t i = 0; i < n; i++)
-        sum += exp((double)row[i] - top);
-    return top + log(fmax(sum, 1)); /* the largest alone gives 1 */
-}
-
-/* The index of the largest entry that comes after last in falling order; ties by index. */
-static size_t next_largest(const float *row, size_t n, size_t last)
-{
-    size_t best = n;
-    for (size_t i = 0; i < n; i++) {
-        bool after = true;
-        if (last < n) after = row[i] < row[last] || (i > last && row[i] == row[last]);
-        if (after && (best == n || row[i] > row[best])) best = i;
-    }
-    return best;
-}
-
 static void table_row(const sink *s, const float *row, size_t position)
 {
     size_t shown = s->o->all ? 1 : 10;
@@ -161,11 +114,13 @@ static void table_row(const sink *s, const float *row, size_t position)
 
 static void take_row(sink *s, const float *row)
 {
-    if (s->o->out) write_row(s, row);
-    if (s->o->json)
-        json_row(s, row);
-    else if (!s->o->out)
+    if (s->o->out) tensor_out_row(&s->file, 0, row); /* tensor_out_keep says what went wrong */
+    if (s->o->json) {
+        if (s->rows) putchar(',');
+        logits_json(row, s->n_vocab);
+    } else if (!s->o->out) {
         table_row(s, row, s->rows);
+    }
     s->rows++;
 }
 
@@ -197,14 +152,16 @@ static int feed(sink *s, corvid_stream *stream)
 
 static int print_all(sink *s, corvid_stream *stream, const char *arch)
 {
-    int code = s->o->out ? write_header(s, s->o->all ? s->tokens->n : 1) : 0;
+    size_t shape[] = { s->o->all ? s->tokens->n : 1, s->n_vocab };
+    int code = s->o->out ? tensor_out_open(&s->file, s->o->out, 1, 0) : 0;
     if (code) return code;
+    if (s->o->out) tensor_out_add(&s->file, "logits", 2, shape);
     if (s->o->json) json_begin(s, arch);
     code = feed(s, stream);
     if (s->o->json) puts(s->o->all ? "]}" : "}");
     if (!s->o->out) return code;
-    if (!code) return new_file_keep(&s->file);
-    new_file_drop(&s->file);
+    if (!code) return tensor_out_keep(&s->file, NULL);
+    tensor_out_drop(&s->file);
     return code;
 }
 
@@ -226,17 +183,14 @@ static int read_tokens(const logits_options *o, const corvid_tokenizer *tokenize
     return code;
 }
 
-static int run(const void *options, int n_args, char **args)
+static int logits_of_tokens(const logits_options *o)
 {
-    const logits_options *o = options;
-    if (n_args) return fail(EXIT_USAGE, "\"%s\" is no option; a text goes behind --text", args[0]);
-    if (!o->tokens == !o->text) return fail(EXIT_USAGE, "give either --tokens or --text");
     corvid_model *model = NULL;
     corvid_stream *stream = NULL;
     token_list tokens = { 0 };
     sink s = { .o = o, .tokens = &tokens };
     corvid_error err;
-    int code = model_args_open(&o->model, &model);
+    int code = model_args_open_language(&o->model, &model);
     if (code) return code;
     corvid_status status = corvid_model_tokenizer(model, &s.tokenizer, &err);
     if (status) s.tokenizer = NULL;
@@ -254,15 +208,36 @@ static int run(const void *options, int n_args, char **args)
     return code;
 }
 
+static int run(const void *options, int n_args, char **args)
+{
+    const logits_options *o = options;
+    if (n_args)
+        return fail(EXIT_USAGE,
+                    "\"%s\" is no option; a text goes behind --text, a picture behind "
+                    "--image",
+                    args[0]);
+    if ((o->tokens != NULL) + (o->text != NULL) + (o->image.n > 0) + (o->input != NULL) != 1)
+        return fail(EXIT_USAGE, "give one of --tokens, --text, --image and --input");
+    bool pictures = o->image.n || o->input;
+    if (pictures && o->all) return fail(EXIT_USAGE, "--all is for tokens");
+    return pictures ? logits_of_pictures(o) : logits_of_tokens(o);
+}
+
 const cli_verb verb_logits = {
     .name = "logits",
-    .summary = "score what may come next",
-    .usage = "-m MODEL (--tokens \"1 2 3\" | --text TEXT) [options]",
+    .summary = "score what may come next, or what is in a picture",
+    .usage = "-m MODEL (--tokens \"1 2 3\" | --text TEXT | --image FILE | --input FILE[:TENSOR]) "
+             "[options]",
     .examples = "corvid logits -m rwkv7.pth --text \"The Eiffel tower is in the city of\"\n"
                 "corvid logits -m rwkv7.pth --tokens \"6699 304 25740\" --json\n"
-                "corvid logits -m rwkv7.pth --text - --all --out logits.safetensors < book.txt",
+                "corvid logits -m rwkv7.pth --text - --all --out logits.safetensors < book.txt\n"
+                "corvid logits -m vrwkv_t.pth --image cat.jpg --json\n"
+                "corvid logits -m vrwkv_t.pth --input batch.safetensors:x --json",
     .details = "Logits are natural logarithms, not normalised. Without --json and --out the ten "
-               "likeliest tokens are listed; with --all the likeliest one after every token.",
+               "likeliest tokens are listed, with --all the likeliest one after every token, and "
+               "the ten likeliest classes of every picture. With --image --json prints {\"arch\", "
+               "\"logits\", \"files\"}; a picture that cannot be read is told on standard error "
+               "and is in none of them, and the exit code is that of the first failure.",
     .groups = groups,
     .options_size = sizeof(logits_options),
     .run = run,

@@ -135,7 +135,7 @@ static void verb_page(const cli_verb *verb)
 static void program_page(void)
 {
     title(NULL);
-    fputs(".SH NAME\ncorvid \\- RWKV language models: read, write, measure\n"
+    fputs(".SH NAME\ncorvid \\- RWKV language and vision models: read, use, measure\n"
           ".SH SYNOPSIS\n\\fBcorvid\\fR \\fIVERB\\fR [\\fIoptions\\fR]\n",
           stdout);
     examples(verb_generate.examples);

@@ -20,36 +20,77 @@
             offsetof(model_args, vocab), 0, 0                                                    \
     }
 
+#define THREADS_OPTION                                                                    \
+    {                                                                                     \
+        "threads", 0, OPTION_COUNT, "N", "0",                                             \
+            "Threads; 0 is as many as the process may use. Results do not depend on it.", \
+            offsetof(model_args, threads), 0, 1024                                        \
+    }
+#define MEMORY_OPTION                                                                              \
+    {                                                                                              \
+        "memory-limit", 0, OPTION_BYTES, "SIZE", "0",                                              \
+            "Refuse a model that takes more, as 800M or 4G; 0 is what the machine has available.", \
+            offsetof(model_args, memory_limit), 0, 0                                               \
+    }
+#define CPU_OPTION                                                                  \
+    {                                                                               \
+        "cpu", 0, OPTION_CHOICE, "ref|avx2|avx512|amx|neon", NULL,                  \
+            "Force a level of kernels; otherwise the best one this processor has.", \
+            offsetof(model_args, cpu), 0, 0                                         \
+    }
+#define BI_WKV_OPTION                                                                        \
+    {                                                                                        \
+        "bi-wkv", 0, OPTION_CHOICE, "formula|cuda32|cuda16", "formula",                      \
+            "How VRWKV mixes patches: by the formula, or as the published GPU kernels come " \
+            "out, with blocks of 32 or 16 patches.",                                         \
+            offsetof(model_args, bi_wkv), 0, 0                                               \
+    }
+#define NORM_OPTION                                                                             \
+    {                                                                                           \
+        "norm", 0, OPTION_CHOICE, "auto|pre|post", "auto",                                      \
+            "Where the norms of a vision layer stand, which the names of its tensors do not "   \
+            "tell: before a branch or on what it gives. auto is how the published models have " \
+            "it.",                                                                              \
+            offsetof(model_args, norm), 0, 0                                                    \
+    }
+#define CLASSES_OPTION                                                                           \
+    {                                                                                            \
+        "classes", 0, OPTION_TEXT, "FILE", NULL,                                                 \
+            "Names of the classes, one a line, or the .tsv of ImageNet; otherwise those in the " \
+            "checkpoint, beside it, or in the data folder.",                                     \
+            offsetof(model_args, classes), 0, 0                                                  \
+    }
+
 const cli_option vocab_table[] = { MODEL_OPTION, VOCAB_OPTION, { 0 } };
 
 const cli_option model_table[] = {
     MODEL_OPTION,
     VOCAB_OPTION,
-    { "threads", 0, OPTION_COUNT, "N", "0",
-      "Threads; 0 is as many as the process may use. Results do not depend on it.",
-      offsetof(model_args, threads), 0, 1024 },
+    THREADS_OPTION,
     { "chunk", 0, OPTION_COUNT, "N", "0", "Tokens of one pass while reading text; 0 is 128.",
       offsetof(model_args, chunk), 0, 1024 },
     { "gn-eps", 0, OPTION_REAL, "X", "0",
       "Group-norm epsilon of RWKV-5; 0 is the official 64e-5. Files made for rwkv.cpp give its "
       "figures with 1e-5.",
       offsetof(model_args, gn_eps), 0, 1 },
-    { "memory-limit", 0, OPTION_BYTES, "SIZE", "0",
-      "Refuse a model that takes more, as 800M or 4G; 0 is what the machine has available.",
-      offsetof(model_args, memory_limit), 0, 0 },
-    { "cpu", 0, OPTION_CHOICE, "ref|avx2|avx512|neon", NULL,
-      "Force a level of kernels; otherwise the best one this processor has.",
-      offsetof(model_args, cpu), 0, 0 },
+    MEMORY_OPTION,
+    CPU_OPTION,
     { 0 }
 };
+
+const cli_option vision_table[] = { BI_WKV_OPTION, NORM_OPTION, CLASSES_OPTION, { 0 } };
+
+const cli_option vision_model_table[] = { MODEL_OPTION,  THREADS_OPTION, MEMORY_OPTION,  CPU_OPTION,
+                                          BI_WKV_OPTION, NORM_OPTION,    CLASSES_OPTION, { 0 } };
 
 int model_args_need(const model_args *args)
 {
     if (args->model && *args->model) return 0;
     return fail(EXIT_USAGE,
                 "no model: point at a checkpoint with -m FILE or the variable CORVID_MODEL.\n"
-                "Any official RWKV-4 to RWKV-7 file will do (.pth, safetensors, GGUF, rwkv.cpp "
-                ".bin), for example one from huggingface.co/BlinkDL");
+                "Any official RWKV-4 to RWKV-7 or Vision-RWKV file will do (.pth, safetensors, "
+                "GGUF, rwkv.cpp .bin), for example one from huggingface.co/BlinkDL or "
+                "huggingface.co/OpenGVLab/Vision-RWKV");
 }
 
 static void on_log(void *ctx, corvid_log_level level, const char *text)
@@ -77,6 +118,9 @@ void model_args_options(const model_args *args, char *vocab_folder, void *bar,
     options->vocab = args->vocab;
     options->vocab_folder = vocab_folder;
     options->memory_limit = args->memory_limit;
+    options->bi_wkv = args->bi_wkv;
+    options->norm = args->norm;
+    options->classes = args->classes;
     options->log = on_log;
     options->progress = bar ? progress_show : NULL;
     options->cancel = term_cancel;
@@ -103,10 +147,18 @@ static void note_estimate(const char *path, const corvid_model_options *options)
 static void note_model(const corvid_model *model, double seconds)
 {
     corvid_model_info i = model_args_info(model);
-    note("%s (%s), %zu layers of width %zu, %.1f M parameters, mostly %s; vocabulary %s; "
-         "%s kernels, %zu threads; opened in %.2f s",
-         i.arch, i.format, i.n_layers, i.n_embd, (double)i.n_parameters / 1e6, i.weight_type,
-         i.tokenizer ? i.tokenizer : "none", i.cpu, i.n_threads, seconds);
+    char words[64];
+    if (!i.vision)
+        snprintf(words, sizeof words, "vocabulary %s", i.tokenizer ? i.tokenizer : "none");
+    else if (i.n_classes)
+        snprintf(words, sizeof words, "%zu classes%s", i.n_classes,
+                 i.has_class_names ? "" : " without names");
+    else
+        snprintf(words, sizeof words, "no head");
+    note("%s (%s), %zu layers of width %zu, %.1f M parameters, mostly %s; %s; %s kernels, %zu "
+         "threads; opened in %.2f s",
+         i.arch, i.format, i.n_layers, i.n_embd, (double)i.n_parameters / 1e6, i.weight_type, words,
+         i.cpu, i.n_threads, seconds);
 }
 
 /* Opens the file, or, without one, draws random weights of a shape. */
@@ -135,6 +187,32 @@ int model_args_open(const model_args *args, corvid_model **model)
 {
     int code = model_args_need(args);
     return code ? code : open_either(args, NULL, NULL, model);
+}
+
+static int open_kind(const model_args *args, bool vision, corvid_model **model)
+{
+    int code = model_args_open(args, model);
+    if (code) return code;
+    corvid_model_info info = model_args_info(*model);
+    if ((info.vision != 0) == vision) return 0;
+    code = fail(EXIT_USAGE,
+                vision ? "%s is a language model (%s); this takes a Vision-RWKV model"
+                       : "%s is a vision model (%s): it is shown pictures, not text. corvid "
+                         "classify, features and logits --image take it",
+                args->model, info.arch);
+    corvid_model_close(*model);
+    *model = NULL;
+    return code;
+}
+
+int model_args_open_language(const model_args *args, corvid_model **model)
+{
+    return open_kind(args, false, model);
+}
+
+int model_args_open_vision(const model_args *args, corvid_model **model)
+{
+    return open_kind(args, true, model);
 }
 
 int model_args_random(const model_args *args, const char *shape, const char *type,

@@ -6,13 +6,15 @@
 #include "options.h"
 
 typedef struct model_args {
-    const char *model, *vocab, *cpu;
+    const char *model, *vocab, *cpu, *bi_wkv, *norm, *classes;
     uint64_t threads, chunk, memory_limit;
     double gn_eps;
 } model_args;
 
-extern const cli_option model_table[]; /* everything      */
-extern const cli_option vocab_table[]; /* -m and --vocab  */
+extern const cli_option model_table[];        /* everything a language model may need */
+extern const cli_option vocab_table[];        /* -m and --vocab */
+extern const cli_option vision_table[];       /* what a vision model may need besides */
+extern const cli_option vision_model_table[]; /* everything a vision model may need */
 
 /* 0, or 2 after telling how to point at a checkpoint. */
 int model_args_need(const model_args *args);
@@ -27,6 +29,10 @@ char *model_args_folder(void);
 /* Opens the model with a progress bar; -v tells what it takes before and what it is after.
  * 0, or an exit code after a message. */
 int model_args_open(const model_args *args, corvid_model **model);
+
+/* The same, and it must be a model of this kind. */
+int model_args_open_language(const model_args *args, corvid_model **model);
+int model_args_open_vision(const model_args *args, corvid_model **model);
 
 /* The same for a model of random weights. */
 int model_args_random(const model_args *args, const char *shape, const char *type,

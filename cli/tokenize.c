@@ -65,7 +65,7 @@ static int open_vocabulary(const model_args *args, vocabulary *v)
         int code = model_args_need(args);
         if (code) return code;
         if (corvid_tokenizer_open(args->model, &v->own, NULL)) {
-            code = model_args_open(args, &v->model);
+            code = model_args_open_language(args, &v->model);
             if (code) return code;
             if (corvid_model_tokenizer(v->model, &v->tokenizer, &err)) {
                 code = fail_with(&err);
