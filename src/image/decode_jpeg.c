@@ -163,12 +163,19 @@ static corvid_status walk(const cv_encoded *in, layout *is, corvid_error *err)
 
 /* ---- unpacking ------------------------------------------------------------------------------- */
 
-/* Doubts that the library reports although all of the picture is there (bytes too many, a newer
- * version than it knows...).  The others mean that pixels were made up. */
-static bool is_harmless(const char *warning)
+/* Doubts that the library reports although all of the picture is there.  Any other means that pixels
+ * were made up, or that it gave up: it says so in words only, since its code for a failure becomes
+ * that for a doubt when there was a doubt before. */
+static bool is_harmless(const char *words)
 {
-    if (strstr(warning, "extraneous bytes")) return true;
-    return !strstr(warning, "Corrupt JPEG data") && !strstr(warning, "Premature end");
+    static const char *const HARMLESS[] = { "extraneous bytes before marker",
+                                            "unknown JFIF revision number",
+                                            "Unknown Adobe color transform code",
+                                            "Inconsistent progression sequence",
+                                            "Invalid SOS parameters for sequential JPEG" };
+    for (size_t i = 0; i < sizeof HARMLESS / sizeof *HARMLESS; i++)
+        if (strstr(words, HARMLESS[i])) return true;
+    return false;
 }
 
 static corvid_status unpack(const cv_encoded *in, const layout *is, int format,
@@ -185,7 +192,7 @@ static corvid_status unpack(const cv_encoded *in, const layout *is, int format,
         const char *why = tjGetErrorStr2(codec);
         if (strstr(why, "Insufficient memory"))
             status = cv_fail(err, CORVID_E_MEMORY, "out of memory: for %s (%s)", in->name, why);
-        else if (tjGetErrorCode(codec) != TJERR_WARNING || !is_harmless(why))
+        else if (!is_harmless(why))
             status = cv_decode_damaged(in, "a damaged JPEG picture", why, err);
     }
     tjDestroy(codec);
