@@ -156,8 +156,15 @@ static corvid_status need_vision(const corvid_model *model, corvid_error *err)
                    model->engine.model.arch->name);
 }
 
-/* Larger sides would make rows that cannot be counted. */
-#define SIDE_MAX ((size_t)1 << 24)
+/* Larger pictures would make buffers that cannot be counted. */
+#define SIDE_MAX   ((size_t)1 << 24)
+#define PIXELS_MAX ((uint64_t)1 << 36)
+
+static bool is_size(size_t height, size_t width)
+{
+    return height > 0 && width > 0 && height <= SIDE_MAX && width <= SIDE_MAX &&
+           (uint64_t)height * width <= PIXELS_MAX;
+}
 
 static corvid_status check_view(const cv_model *m, const corvid_view *v, size_t n_wanted,
                                 cv_image *out, corvid_error *err)
@@ -175,9 +182,9 @@ static corvid_status check_view(const cv_model *m, const corvid_view *v, size_t 
         out->height = v->picture->picture.height;
         out->width = v->picture->picture.width;
     }
-    if ((!out->pixels && !out->values) || out->height == 0 || out->width == 0 ||
-        out->height > SIDE_MAX || out->width > SIDE_MAX)
-        return cv_fail(err, CORVID_E_ARGUMENT, "an empty picture, or a side beyond 2^24 pixels");
+    if ((!out->pixels && !out->values) || !is_size(out->height, out->width))
+        return cv_fail(err, CORVID_E_ARGUMENT,
+                       "an empty picture, or more than 2^24 pixels a side, or 2^36 in all");
     if (v->logits && !m->head.rows)
         return cv_fail(err, CORVID_E_ARGUMENT,
                        "the model has no head, only features; use corvid features");
@@ -228,8 +235,9 @@ corvid_status corvid_see_memory(const corvid_model *model, size_t height, size_t
                                 uint64_t *bytes, corvid_error *err)
 {
     CV_TRY(need_vision(model, err));
-    if (height == 0 || width == 0 || height > SIDE_MAX || width > SIDE_MAX)
-        return cv_fail(err, CORVID_E_ARGUMENT, "an empty picture, or a side beyond 2^24 pixels");
+    if (!is_size(height, width))
+        return cv_fail(err, CORVID_E_ARGUMENT,
+                       "an empty picture, or more than 2^24 pixels a side, or 2^36 in all");
     *bytes = cv_see_bytes(&model->engine, height, width, n);
     return CORVID_OK;
 }

@@ -134,6 +134,7 @@ static corvid_status make_room(cv_engine *e, const cv_image *images, size_t n, c
     cv_free(e->mem, e->eye->workspace);
     e->eye->workspace = NULL;
     e->eye->floats = 0;
+    e->workspace_bytes = 0;
     const uint64_t need = cv_huge_bytes(most * sizeof(float));
     uint64_t limit = cv_memory_available();
     if (e->options.memory_limit)

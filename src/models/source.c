@@ -308,6 +308,7 @@ static corvid_status finish_sizes(cv_source *source, corvid_error *err)
     cv_sizes *s = &source->sizes;
     if (source->arch->stack->vision) {
         s->A = s->C;
+        if (s->G == 0) s->G = 1; /* a single position looks like a vector */
         CV_TRY(check_vision(source, err));
         CV_TRY(cv_vision_traits_read(source->ckpt, s, &source->traits, err));
     }

@@ -6,6 +6,8 @@
  * it converts.  Else the published checkpoints decide: layer scale means norms behind the branches,
  * but for the detection models of width 192. */
 #include <jansson.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "models/vision.h"
 
@@ -40,6 +42,67 @@ static corvid_status take_object(const cv_checkpoint *ckpt, const json_t *config
     return CORVID_OK;
 }
 
+/* ---- Weights that mean nothing without each other -------------------------------------------- */
+
+static bool has(const cv_checkpoint *ckpt, const char *name)
+{
+    return cv_checkpoint_find(ckpt, name) != NULL;
+}
+
+static bool ends_with(const char *name, const char *suffix)
+{
+    const size_t n = strlen(name), m = strlen(suffix);
+    return n >= m && memcmp(name + n - m, suffix, m) == 0;
+}
+
+/* A norm that may be missing is missing with both of its weights. */
+static corvid_status check_norms(const cv_checkpoint *ckpt, corvid_error *err)
+{
+    static const char *const halves[] = { "norm.weight", "norm.bias", "backbone.ln1.weight",
+                                          "backbone.ln1.bias" };
+    for (size_t i = 0; i < ckpt->n_tensors; i++)
+        for (size_t j = 0; j < 4; j++) {
+            const char *name = ckpt->tensors[i].name, *other = j % 2 ? "weight" : "bias";
+            char partner[128];
+            if (!ends_with(name, halves[j])) continue;
+            const size_t stem = (size_t)(strrchr(name, '.') + 1 - name);
+            if (stem + 8 > sizeof partner) continue;
+            snprintf(partner, sizeof partner, "%.*s%s", (int)stem, name, other);
+            if (!has(ckpt, partner))
+                return cv_fail(err, CORVID_E_FORMAT,
+                               "%s: tensor %s is there, but %s is missing; the file is incomplete",
+                               ckpt->in.path, name, partner);
+        }
+    return CORVID_OK;
+}
+
+/* One head, or none, and all of it. */
+static corvid_status check_head(const cv_checkpoint *ckpt, corvid_error *err)
+{
+    static const char *const parts[] = { "head.fc", "head", "head.0", "head.2" };
+    bool there[4];
+    for (size_t i = 0; i < 4; i++) {
+        char weight[32], bias[32];
+        snprintf(weight, sizeof weight, "%s.weight", parts[i]);
+        snprintf(bias, sizeof bias, "%s.bias", parts[i]);
+        there[i] = has(ckpt, weight);
+        if (has(ckpt, bias) && !there[i])
+            return cv_fail(err, CORVID_E_FORMAT,
+                           "%s: tensor %s is there, but %s is missing; the file is incomplete",
+                           ckpt->in.path, bias, weight);
+    }
+    if (there[2] != there[3])
+        return cv_fail(err, CORVID_E_FORMAT,
+                       "%s: of the head's two layers (head.0, head.2) only one is there",
+                       ckpt->in.path);
+    if (there[0] + there[1] + there[3] > 1)
+        return cv_fail(err, CORVID_E_FORMAT,
+                       "%s: has several heads (of head.fc, head and head.0 with head.2), "
+                       "expected one",
+                       ckpt->in.path);
+    return CORVID_OK;
+}
+
 corvid_status cv_vision_traits_read(const cv_checkpoint *ckpt, const cv_sizes *sizes,
                                     cv_vision_traits *out, corvid_error *err)
 {
@@ -49,6 +112,8 @@ corvid_status cv_vision_traits_read(const cv_checkpoint *ckpt, const cv_sizes *s
     out->mlp = cv_has_suffix(ckpt, "head.2.weight");
     out->distance = cv_has_suffix(ckpt, "ffn.spatial_mix_k") ? 1 : 0;
 
+    CV_TRY(check_norms(ckpt, err));
+    CV_TRY(check_head(ckpt, err));
     const cv_meta *meta = cv_checkpoint_meta(ckpt, "config");
     if (!meta || meta->type != CV_META_TEXT) return CORVID_OK;
     json_t *config = json_loadb(meta->text.bytes, meta->text.n, 0, NULL);
