@@ -158,7 +158,7 @@ static corvid_status need_vision(const corvid_model *model, corvid_error *err)
 
 /* Larger pictures would make buffers that cannot be counted. */
 #define SIDE_MAX   ((size_t)1 << 24)
-#define PIXELS_MAX ((uint64_t)1 << 36)
+#define PIXELS_MAX ((uint64_t)1 << 42)
 
 static bool is_size(size_t height, size_t width)
 {
@@ -184,7 +184,7 @@ static corvid_status check_view(const cv_model *m, const corvid_view *v, size_t 
     }
     if ((!out->pixels && !out->values) || !is_size(out->height, out->width))
         return cv_fail(err, CORVID_E_ARGUMENT,
-                       "an empty picture, or more than 2^24 pixels a side, or 2^36 in all");
+                       "an empty picture, or more than 2^24 pixels a side, or 2^42 in all");
     if (v->logits && !m->head.rows)
         return cv_fail(err, CORVID_E_ARGUMENT,
                        "the model has no head, only features; use corvid features");
@@ -237,7 +237,7 @@ corvid_status corvid_see_memory(const corvid_model *model, size_t height, size_t
     CV_TRY(need_vision(model, err));
     if (!is_size(height, width))
         return cv_fail(err, CORVID_E_ARGUMENT,
-                       "an empty picture, or more than 2^24 pixels a side, or 2^36 in all");
+                       "an empty picture, or more than 2^24 pixels a side, or 2^42 in all");
     *bytes = cv_see_bytes(&model->engine, height, width, n);
     return CORVID_OK;
 }
