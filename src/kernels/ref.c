@@ -118,18 +118,20 @@ static void ref_bi_keys(size_t T, size_t n, size_t ld, float *k, float *top)
     }
 }
 
-/* e^(-w) of a channel in double: the 32nd power keeps more digits than the first. */
-static double bi_lambda(const cv_bi_decay *decay, size_t c)
+/* e^(-w) of a channel in double, for sums over T tokens: a far power keeps more digits than the
+ * first, and one from beyond the tokens may be no float. */
+static double bi_lambda(const cv_bi_decay *decay, size_t T, size_t c)
 {
-    const double whole = (double)decay->power[CV_BI_BLOCK][c] + (double)decay->rest[c];
-    return whole > 0.0 ? exp(log(whole) / (double)CV_BI_BLOCK) : 0.0;
+    const size_t n = T < CV_BI_BLOCK ? T : CV_BI_BLOCK;
+    const double rest = n == CV_BI_BLOCK ? (double)decay->rest[c] : 0.0;
+    return exp(log((double)decay->power[n][c] + rest) / (double)n);
 }
 
 static void ref_bi_ends(size_t T, size_t n, size_t ld, const cv_bi_decay *decay, const float *p,
                         const float *v, float ends[4][16])
 {
     for (size_t c = 0; c < n; c++) {
-        const double lambda = bi_lambda(decay, c);
+        const double lambda = bi_lambda(decay, T, c);
         double past[2] = { 0.0, 0.0 }, future[2] = { 0.0, 0.0 };
         for (size_t t = 0; t < T; t++) {
             const size_t at = t * ld + c, back = (T - 1 - t) * ld + c;
@@ -151,7 +153,7 @@ static void ref_bi_wkv(size_t T, size_t n, size_t ld, const cv_bi_decay *decay, 
 {
     double future[CV_BI_SEGMENT][2];
     for (size_t c = 0; c < n; c++) {
-        const double lambda = bi_lambda(decay, c), s = (double)scale[c];
+        const double lambda = bi_lambda(decay, T, c), s = (double)scale[c];
         double N = (double)carry[2][c], D = (double)carry[3][c];
         for (size_t t = T; t-- > 0;) {
             const size_t at = t * ld + c;

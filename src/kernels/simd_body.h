@@ -751,6 +751,15 @@ static void bi_gather(size_t T, size_t n, const float *from, size_t ld, float to
     bi_copy(T, n, from, ld, to[0], 16);
 }
 
+/* e^x for x <= 0: 2^n in one factor. */
+TILE_INLINE vf v_exp_below(vf x)
+{
+    vf n, p;
+    exp_parts(v_max(v_set(-87.3f), x), &n, &p);
+    const vf s = v_pow2(n);
+    return v_zero_below(v_fma(s, p, s), x, -87.3f);
+}
+
 static void simd_bi_keys(size_t T, size_t n, size_t ld, float *k, float *top)
 {
     if (n < CV_PANEL) {
@@ -763,11 +772,19 @@ static void simd_bi_keys(size_t T, size_t n, size_t ld, float *k, float *top)
         return;
     }
     for (size_t c = 0; c < CV_PANEL; c += VF) {
-        vf m = v_load(k + c);
-        for (size_t t = 1; t < T; t++)
+        vf m = v_load(k + c), m1 = m, m2 = m, m3 = m;
+        size_t t = 0;
+        for (; t + 4 <= T; t += 4) {
             m = v_max(m, v_load(k + t * ld + c));
-        for (size_t t = 0; t < T; t++)
-            v_store(k + t * ld + c, v_exp(v_sub(v_load(k + t * ld + c), m)));
+            m1 = v_max(m1, v_load(k + (t + 1) * ld + c));
+            m2 = v_max(m2, v_load(k + (t + 2) * ld + c));
+            m3 = v_max(m3, v_load(k + (t + 3) * ld + c));
+        }
+        for (; t < T; t++)
+            m = v_max(m, v_load(k + t * ld + c));
+        m = v_max(v_max(m, m1), v_max(m2, m3));
+        for (t = 0; t < T; t++)
+            v_store(k + t * ld + c, v_exp_below(v_sub(v_load(k + t * ld + c), m)));
         v_store(top + c, m);
     }
 }

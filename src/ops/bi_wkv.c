@@ -80,12 +80,21 @@ typedef struct weights {
     bool safe;
 } weights;
 
+/* May the fast way take this piece's channels? */
+static bool in_range(const piece *p, const float *W, const float *U)
+{
+    for (size_t c = p->channel; c < p->channel + p->width; c++)
+        if (!(fabsf(W[c]) <= LIMIT && fabs((double)U[c] / (double)p->grid->n) <= (double)LIMIT))
+            return false;
+    return true;
+}
+
 static void prepare(weights *w, const piece *p, const float *W, const float *U)
 {
     if (w->T == p->grid->n && w->channel == p->channel) return;
     w->T = p->grid->n;
     w->channel = p->channel;
-    w->safe = true;
+    w->safe = in_range(p, W, U);
     for (size_t c = 0; c < CV_PANEL; c++) {
         const bool real = c < p->width;
         const double step = real ? (double)W[p->channel + c] / (double)w->T : 0.0;
@@ -94,13 +103,13 @@ static void prepare(weights *w, const piece *p, const float *W, const float *U)
         double power = 1.0;
         for (size_t j = 0; j < CV_BI_BLOCK; j++, power *= lambda)
             w->decay.power[j][c] = (float)power;
-        power = exp(-step * (double)CV_BI_BLOCK);
         w->decay.power[CV_BI_BLOCK][c] = (float)power;
         w->decay.rest[c] = (float)(power - (double)w->decay.power[CV_BI_BLOCK][c]);
         w->self[c] = (float)exp(self);
-        w->far[c] = exp(-step * (double)CV_BI_SEGMENT);
-        if (real && !(fabsf(W[p->channel + c]) <= LIMIT && fabs(self) <= (double)LIMIT))
-            w->safe = false;
+        power *= power; /* 64, 128, 256, 512 tokens */
+        power *= power;
+        power *= power;
+        w->far[c] = power * power;
     }
 }
 
@@ -126,16 +135,20 @@ static void gather_channel(const piece *p, const weights *w, const segment *all,
     for (size_t i = 1; i < p->n_segments; i++)
         top = all[i].top[c] > top ? all[i].top[c] : top;
     r->scale[c] = expf(all[p->segment].top[c] - top);
-    for (size_t e = 0; e < 4; e++) {
-        double sum = 0.0;
-        const bool past = e < 2;
-        const size_t n = past ? p->segment : p->n_segments - 1 - p->segment;
-        for (size_t i = 0; i < n; i++) { /* from the far end towards this segment */
-            const segment *s = &all[past ? i : p->n_segments - 1 - i];
-            const double scale = exp((double)s->top[c] - (double)top);
-            sum = sum * w->far[c] + scale * (double)s->ends[e][c];
-        }
-        r->carry[e][c] = (float)sum;
+    double past[2] = { 0.0, 0.0 }, future[2] = { 0.0, 0.0 };
+    for (size_t i = 0; i < p->segment; i++) { /* from the far end towards this segment */
+        const double scale = (double)expf(all[i].top[c] - top);
+        for (size_t e = 0; e < 2; e++)
+            past[e] = past[e] * w->far[c] + scale * (double)all[i].ends[e][c];
+    }
+    for (size_t i = p->n_segments; i-- > p->segment + 1;) {
+        const double scale = (double)expf(all[i].top[c] - top);
+        for (size_t e = 0; e < 2; e++)
+            future[e] = future[e] * w->far[c] + scale * (double)all[i].ends[2 + e][c];
+    }
+    for (size_t e = 0; e < 2; e++) {
+        r->carry[e][c] = (float)past[e];
+        r->carry[2 + e][c] = (float)future[e];
     }
 }
 
@@ -175,11 +188,14 @@ void cv_bi_wkv(const cv_run *run, cv_bi_mode mode, size_t C, const float *W, con
     for (size_t i = lo; i < hi; i++) {
         const piece p = piece_at(run, C, i);
         prepare(&w, &p, W, U);
-        if (mode == CV_BI_FORMULA && w.safe) first_half(run, &p, &w, C, k, v, &segments[i]);
+        if (mode != CV_BI_FORMULA || !w.safe) continue;
+        first_half(run, &p, &w, C, k, v, &segments[i]);
+        if (p.n_segments == 1) second_half(run, &p, &w, C, k, v, &segments[i]);
     }
-    cv_meet(run);
+    cv_meet(run); /* the ends of all segments are there; pictures of one are done already */
     for (size_t i = lo; i < hi; i++) {
         const piece p = piece_at(run, C, i);
+        if (mode == CV_BI_FORMULA && p.n_segments == 1 && in_range(&p, W, U)) continue;
         prepare(&w, &p, W, U);
         if (mode == CV_BI_FORMULA && w.safe)
             second_half(run, &p, &w, C, k, v, &segments[i]);
