@@ -734,9 +734,9 @@ static void simd_wkv7(size_t T, size_t N, size_t ld, const float *r, const float
 enum { BI = 32 }; /* CV_BI_BLOCK */
 
 /* Fewer than 16 channels are worked on in columns of 16, copied there and back. */
-typedef struct bi_columns {
-    float k[512][16], v[512][16]; /* CV_BI_SEGMENT */
-} bi_columns;
+typedef struct bi_column {
+    float at[512][16]; /* CV_BI_SEGMENT */
+} bi_column;
 
 static void bi_copy(size_t T, size_t n, const float *from, size_t ld_from, float *to, size_t ld_to)
 {
@@ -745,10 +745,10 @@ static void bi_copy(size_t T, size_t n, const float *from, size_t ld_from, float
 }
 
 /* `from` is [T][ld] of n channels; the rest of a column is 0. */
-static void bi_gather(size_t T, size_t n, const float *from, size_t ld, float to[][16])
+static void bi_gather(size_t T, size_t n, const float *from, size_t ld, bi_column *to)
 {
-    memset(to, 0, T * sizeof *to);
-    bi_copy(T, n, from, ld, to[0], 16);
+    memset(to->at, 0, T * sizeof *to->at);
+    bi_copy(T, n, from, ld, to->at[0], 16);
 }
 
 /* e^x for x <= 0: 2^n in one factor. */
@@ -763,11 +763,11 @@ TILE_INLINE vf v_exp_below(vf x)
 static void simd_bi_keys(size_t T, size_t n, size_t ld, float *k, float *top)
 {
     if (n < CV_PANEL) {
-        bi_columns all;
+        bi_column keys;
         float tops[16];
-        bi_gather(T, n, k, ld, all.k);
-        simd_bi_keys(T, CV_PANEL, CV_PANEL, all.k[0], tops);
-        bi_copy(T, n, all.k[0], CV_PANEL, k, ld);
+        bi_gather(T, n, k, ld, &keys);
+        simd_bi_keys(T, CV_PANEL, CV_PANEL, keys.at[0], tops);
+        bi_copy(T, n, keys.at[0], CV_PANEL, k, ld);
         memcpy(top, tops, n * sizeof *top);
         return;
     }
@@ -826,12 +826,12 @@ TILE_INLINE bi_sum bi_plus(bi_sum a, bi_sum b)
 static void simd_bi_ends(size_t T, size_t n, size_t ld, const cv_bi_decay *decay, const float *p,
                          const float *v, float ends[4][16])
 {
-    bi_columns all;
+    bi_column keys, values;
     if (n < CV_PANEL) {
-        bi_gather(T, n, p, ld, all.k);
-        bi_gather(T, n, v, ld, all.v);
-        p = all.k[0];
-        v = all.v[0];
+        bi_gather(T, n, p, ld, &keys);
+        bi_gather(T, n, v, ld, &values);
+        p = keys.at[0];
+        v = values.at[0];
         ld = CV_PANEL;
     }
     const vf one = v_set(1.0f);
@@ -888,11 +888,11 @@ static void simd_bi_wkv(size_t T, size_t n, size_t ld, const cv_bi_decay *decay,
                         const float *v, float *y)
 {
     if (n < CV_PANEL) {
-        bi_columns all;
-        bi_gather(T, n, p, ld, all.k);
-        bi_gather(T, n, v, ld, all.v);
-        simd_bi_wkv(T, CV_PANEL, CV_PANEL, decay, self, scale, carry, all.k[0], all.v[0], all.v[0]);
-        bi_copy(T, n, all.v[0], CV_PANEL, y, ld);
+        bi_column keys, values;
+        bi_gather(T, n, p, ld, &keys);
+        bi_gather(T, n, v, ld, &values);
+        simd_bi_wkv(T, CV_PANEL, CV_PANEL, decay, self, scale, carry, keys.at[0], values.at[0], values.at[0]);
+        bi_copy(T, n, values.at[0], CV_PANEL, y, ld);
         return;
     }
     for (size_t c = 0; c < CV_PANEL; c += VF) {

@@ -5,7 +5,7 @@
 
 #include "ops/bi_wkv_exact.h"
 
-static const cv_wsum nothing = { 0.0, 0.0, -INFINITY };
+static const cv_wsum nothing = { 0.0, 0.0, -HUGE_VAL };
 
 static cv_wsum plus(cv_wsum a, cv_wsum b)
 {
