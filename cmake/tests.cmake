@@ -1,5 +1,5 @@
 # Tests: C programs over cmocka, scripts over the command, fuzz targets over their corpus, examples.
-# Labels: unit kernels golden property hostile cli fuzz example.
+# Labels: unit kernels golden grad property hostile cli fuzz example.
 
 if(CORVID_DATA)
   set(DATA_DIR ${CORVID_DATA})
@@ -74,6 +74,30 @@ endif()
 if(CORVID_KERNELS_ONLY)
   return()
 endif()
+
+# ---- gradients, in double ------------------------------------------------------------------------
+
+# The ops and the plain kernels once more with another meaning of `float`: central differences tell
+# a wrong gradient from a rounded one only in double.
+file(GLOB DOUBLE_SOURCES CONFIGURE_DEPENDS src/ops/*.c)
+add_library(corvid_double STATIC EXCLUDE_FROM_ALL ${DOUBLE_SOURCES} src/kernels/ref.c)
+target_compile_definitions(corvid_double PUBLIC CV_DOUBLE float=double expf=exp sqrtf=sqrt
+                           tanhf=tanh fmaf=fma fmaxf=fmax fabsf=fabs logf=log)
+corvid_common_flags(corvid_double)
+target_compile_options(corvid_double PUBLIC -Wno-double-promotion -Wno-conversion -Wno-array-bounds
+                       -Wno-stringop-overread)
+target_include_directories(corvid_double PUBLIC include src tests/support)
+file(GLOB GRAD_SOURCES CONFIGURE_DEPENDS tests/grad/test_*.c)
+foreach(source ${GRAD_SOURCES})
+  get_filename_component(name ${source} NAME_WE)
+  add_executable(${name} ${source})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  corvid_common_flags(${name})
+  target_compile_options(${name} PRIVATE -Wno-double-promotion -Wno-conversion)
+  target_link_libraries(${name} PRIVATE corvid_double test_support PkgConfig::CMOCKA m)
+  add_test(NAME ${name} COMMAND ${name})
+  corvid_test_properties(${name} grad 300)
+endforeach()
 
 # ---- scripts over the command --------------------------------------------------------------------
 

@@ -422,6 +422,26 @@ static corvid_status write_file(job *j, const char *path, corvid_error *err)
     return status;
 }
 
+/* What the job holds, given back. */
+static corvid_status end_job(job *j, corvid_status status)
+{
+    cv_team_free(j->team);
+    cv_free(j->mem, j->values);
+    cv_free(j->mem, j->raw);
+    cv_arena_free(&j->arena);
+    cv_checkpoint_close(&j->ckpt);
+    return status;
+}
+
+corvid_status cv_convert_source(const corvid_allocator *mem, const cv_source *source,
+                                const char *out, const cv_convert_settings *settings,
+                                corvid_error *err)
+{
+    job j = { .mem = mem, .settings = settings, .source = *source, .known = true };
+    cv_arena_init(&j.arena, mem);
+    return end_job(&j, write_file(&j, out, err));
+}
+
 corvid_status cv_convert(const corvid_allocator *mem, const char *in, const char *out,
                          const cv_convert_settings *settings, corvid_error *err)
 {
@@ -442,10 +462,5 @@ corvid_status cv_convert(const corvid_allocator *mem, const char *in, const char
         status = write_file(&j, out, err);
     else
         status = cv_fail(err, unknown.status, "%s", unknown.text);
-    cv_team_free(j.team);
-    cv_free(mem, j.values);
-    cv_free(mem, j.raw);
-    cv_arena_free(&j.arena);
-    cv_checkpoint_close(&j.ckpt);
-    return status;
+    return end_job(&j, status);
 }

@@ -19,6 +19,11 @@ typedef struct cv_convert_settings {
 corvid_status cv_convert(const corvid_allocator *mem, const char *in, const char *out,
                          const cv_convert_settings *settings, corvid_error *err);
 
+/* The same from a source without a checkpoint: what a model that learns is saved by. */
+corvid_status cv_convert_source(const corvid_allocator *mem, const cv_source *source,
+                                const char *out, const cv_convert_settings *settings,
+                                corvid_error *err);
+
 /* A growing list of metadata for a writer; texts live in the arena. */
 typedef struct cv_meta_list {
     cv_arena *arena;

@@ -90,7 +90,8 @@ static void pack(pass *p, cv_feed *f)
     if (n == 0) return;
 
     memcpy(e->tokens + s->T, f->tokens + f->done, n * sizeof *e->tokens);
-    e->sequences[s->n_sequences++] = (cv_sequence){ s->T, n, f->stream->state };
+    e->sequences[s->n_sequences++] =
+        (cv_sequence){ .begin = s->T, .n = n, .state = f->stream->state };
     const bool last = f->done + n == f->n;
     if (wants_every_row(f))
         for (size_t t = 0; t < n; t++)

@@ -36,6 +36,7 @@ typedef struct cv_matrix {
     bool has_min; /* Q8 */
     size_t panel_bytes;
     const unsigned char *panels; /* [ceil(rows / 16)][panel_bytes], 64-byte aligned */
+    const struct cv_trained *trained; /* while it is trained (ops/linear.h), else NULL */
 } cv_matrix;
 
 /* Floats of scratch a matmul of T rows needs: two panels and T rows of CV_FOLD inputs in f32, or in
@@ -54,6 +55,75 @@ typedef struct cv_bi_decay {
     float power[33][16];
     float rest[16]; /* e^(-32 w) - power[32] */
 } cv_bi_decay;
+
+/* Walking back through wkv4: from dy to dk, dv, dw, du, which are added to.  The sums that the state
+ * stands for are a = aa e^pp and b = bb e^pp; alpha e^top and beta e^top are their gradients, behind
+ * the last token going in (nothing: 0, 0, -1e30), before the first coming out.  Earlier states are
+ * computed again, window by window. */
+#define CV_WKV4_WINDOW ((size_t)32)
+
+typedef struct cv_wkv4_back {
+    size_t T, n, ld;           /* as in wkv4 */
+    const float *w, *u;        /* [n] */
+    const float *k, *v, *dy;   /* [T][ld] */
+    const float *aa, *bb, *pp; /* [n] the state before the first token */
+    float *dw, *du;            /* [n]; NULL: not wanted */
+    float *dk, *dv;            /* [T][ld] */
+    float *alpha, *beta, *top; /* [n] */
+    float *scratch;            /* [cv_wkv4_back_scratch(T)] */
+} cv_wkv4_back;
+
+/* A state of a panel of channels at the border of each window. */
+static inline size_t cv_wkv4_back_scratch(size_t T)
+{
+    return (T + CV_WKV4_WINDOW - 1) / CV_WKV4_WINDOW * 3 * CV_PANEL;
+}
+
+/* Walking back through wkv5, one head: from dy to dr, dw, dk, dv, du, which are added to; dS is the
+ * gradient of the state behind the last token going in, before the first coming out. */
+#define CV_WKV5_WINDOW ((size_t)16)
+
+typedef struct cv_wkv5_back {
+    size_t T, N, ld, ldw;        /* as in wkv5; ldw 0: one decay, and dw is summed over tokens */
+    const float *r, *k, *v, *dy; /* [T][ld] */
+    const float *w, *u;          /* [T][ldw], [N] */
+    const float *S;              /* [j key][i value] before the first token */
+    float *dr, *dk, *dv;         /* [T][ld] */
+    float *dw, *du;              /* [T][ldw], [N]; NULL: not wanted */
+    float *dS;                   /* [j key][i value] */
+    float *scratch;              /* [cv_wkv5_back_scratch(T, N)] */
+} cv_wkv5_back;
+
+/* States at the borders of the windows, those of one window, their gradient, and vectors of the
+ * tokens of a window. */
+static inline size_t cv_wkv5_back_scratch(size_t T, size_t N)
+{
+    const size_t keys = (N + CV_PANEL - 1) / CV_PANEL * CV_PANEL;
+    const size_t borders = (T + CV_WKV5_WINDOW - 1) / CV_WKV5_WINDOW;
+    return ((borders + CV_WKV5_WINDOW + 1) * N + 6 * CV_WKV5_WINDOW + 2) * keys;
+}
+
+/* Walking back through wkv7, one head: from dy to dr, dw, dk, dv, dkk, db, which are added to; dS is
+ * the gradient of the state behind the last token going in, before the first coming out.  States are
+ * kept at the borders of windows, and computed again within one. */
+#define CV_WKV7_WINDOW ((size_t)16)
+
+typedef struct cv_wkv7_back {
+    size_t T, N, ld;                             /* as in wkv7 */
+    const float *r, *w, *k, *v, *kk, *b, *dy;    /* [T][ld] */
+    const float *S;                              /* [j key][i value] before the first token */
+    float *dr, *dw, *dk, *dv, *dkk, *db;         /* [T][ld] */
+    float *dS;                                   /* [j key][i value] */
+    float *scratch;                              /* [cv_wkv7_back_scratch(T, N)] */
+} cv_wkv7_back;
+
+/* States at the borders, the gradient of one, and 16 vectors for each token of a window. */
+static inline size_t cv_wkv7_back_scratch(size_t T, size_t N)
+{
+    const size_t keys = (N + CV_PANEL - 1) / CV_PANEL * CV_PANEL;
+    const size_t borders = (T + CV_WKV7_WINDOW - 1) / CV_WKV7_WINDOW;
+    return ((borders + 1) * N + 16 * CV_WKV7_WINDOW) * keys;
+}
 
 typedef struct cv_kernels {
     cv_cpu_level level;
@@ -80,6 +150,10 @@ typedef struct cv_kernels {
      *   S [j key][i value], in and out; rows are ld apart; y may not alias an input. */
     void (*wkv7)(size_t T, size_t N, size_t ld, const float *r, const float *w, const float *k,
                  const float *v, const float *kk, const float *b, float *y, float *S);
+
+    void (*wkv4_back)(const cv_wkv4_back *back);
+    void (*wkv5_back)(const cv_wkv5_back *back);
+    void (*wkv7_back)(const cv_wkv7_back *back);
 
     /* Bi-WKV [bi.linear] over a segment of T <= CV_BI_SEGMENT tokens and n <= 16 channels, rows of
      * k, v, p, y ld apart.  The three are used in this order; between them the caller joins the

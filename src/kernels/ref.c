@@ -104,6 +104,176 @@ static void ref_wkv7(size_t T, size_t N, size_t ld, const float *r, const float 
         }
 }
 
+/* ---- Back ------------------------------------------------------------------------------------ */
+
+/* The two sums of one channel, times e^-p. */
+typedef struct mean4 {
+    float a, b, p;
+} mean4;
+
+static mean4 mean4_after(mean4 s, float w, float k, float v)
+{
+    const float q = fmaxf(s.p + w, k), e1 = expf(s.p + w - q), e2 = expf(k - q);
+    return (mean4){ e1 * s.a + e2 * v, e1 * s.b + e2, q };
+}
+
+/* One token of one channel; later holds the gradients of the sums behind it, then before it.  Every
+ * exponent is at most 0: that of later is -(the largest exponent of any mean behind). */
+static void wkv4_token_back(const cv_wkv4_back *x, size_t c, size_t at, mean4 s, mean4 *later)
+{
+    const float w = x->w[c], self = x->u[c] + x->k[at], k = x->k[at], v = x->v[at];
+    const float q = fmaxf(s.p, self), e1 = expf(s.p - q), e2 = expf(self - q);
+    const float den = e1 * s.b + e2, y = (e1 * s.a + e2 * v) / den, g = x->dy[at] / den;
+
+    const float present = g * e2, seen = expf(k + later->p);
+    x->dk[at] += present * (v - y) + seen * (later->a * v + later->b);
+    x->dv[at] += present + seen * later->a;
+    if (x->du) x->du[c] += present * (v - y);
+    if (x->dw) x->dw[c] += expf(w + s.p + later->p) * (later->a * s.a + later->b * s.b);
+
+    const float top = fmaxf(w + later->p, -q);
+    const float old = expf(w + later->p - top), now = g * expf(-q - top);
+    *later = (mean4){ old * later->a + now, old * later->b - now * y, top };
+}
+
+static void ref_wkv4_back(const cv_wkv4_back *x)
+{
+    mean4 states[CV_WKV4_WINDOW];
+    for (size_t c = 0; c < x->n; c++) {
+        float *border = x->scratch;
+        mean4 s = { x->aa[c], x->bb[c], x->pp[c] };
+        for (size_t t = 0; t < x->T; t++) {
+            if (t % CV_WKV4_WINDOW == 0) {
+                memcpy(border, &s, sizeof s);
+                border += 3;
+            }
+            s = mean4_after(s, x->w[c], x->k[t * x->ld + c], x->v[t * x->ld + c]);
+        }
+        mean4 later = { x->alpha[c], x->beta[c], x->top[c] };
+        for (size_t end = x->T, t; end > 0; end = t) {
+            t = (end - 1) / CV_WKV4_WINDOW * CV_WKV4_WINDOW;
+            border -= 3;
+            memcpy(&states[0], border, sizeof states[0]);
+            for (size_t i = 1; i < end - t; i++) {
+                const size_t at = (t + i - 1) * x->ld + c;
+                states[i] = mean4_after(states[i - 1], x->w[c], x->k[at], x->v[at]);
+            }
+            for (size_t i = end - t; i-- > 0;)
+                wkv4_token_back(x, c, (t + i) * x->ld + c, states[i], &later);
+        }
+        x->alpha[c] = later.a;
+        x->beta[c] = later.b;
+        x->top[c] = later.p;
+    }
+}
+
+/* The state behind token t from that before it; to may be from. */
+static void wkv5_state_after(const cv_wkv5_back *x, size_t t, const float *from, float *to)
+{
+    const float *w = x->w + t * x->ldw, *k = x->k + t * x->ld, *v = x->v + t * x->ld;
+    for (size_t j = 0; j < x->N; j++)
+        for (size_t i = 0; i < x->N; i++)
+            to[j * x->N + i] = w[j] * from[j * x->N + i] + k[j] * v[i];
+}
+
+/* One token; S is the state before it, dS turns from behind it to before it. */
+static void wkv5_token_back(const cv_wkv5_back *x, size_t t, const float *S)
+{
+    const size_t N = x->N, at = t * x->ld;
+    const float *r = x->r + at, *k = x->k + at, *v = x->v + at, *dy = x->dy + at;
+    float own = 0.0f, bonus = 0.0f;
+    for (size_t i = 0; i < N; i++) {
+        own += v[i] * dy[i];
+        bonus += x->u[i] * r[i] * k[i];
+    }
+    for (size_t i = 0; i < N; i++)
+        x->dv[at + i] += dy[i] * bonus;
+    for (size_t j = 0; j < N; j++) {
+        const float w = x->w[t * x->ldw + j];
+        float dr = x->u[j] * k[j] * own, dk = x->u[j] * r[j] * own, dw = 0.0f;
+        for (size_t i = 0; i < N; i++) {
+            const float s = S[j * N + i];
+            float *d = x->dS + j * N + i;
+            dr += s * dy[i];
+            dk += *d * v[i];
+            dw += *d * s;
+            x->dv[at + i] += *d * k[j];
+            *d = *d * w + dy[i] * r[j];
+        }
+        x->dr[at + j] += dr;
+        x->dk[at + j] += dk;
+        if (x->dw) x->dw[t * x->ldw + j] += dw;
+        if (x->du) x->du[j] += r[j] * k[j] * own;
+    }
+}
+
+static void ref_wkv5_back(const cv_wkv5_back *x)
+{
+    const size_t size = x->N * x->N;
+    float *states = x->scratch, *border = states + CV_WKV5_WINDOW * size;
+    memcpy(border, x->S, size * sizeof *border);
+    for (size_t t = 0; t + CV_WKV5_WINDOW < x->T; t += CV_WKV5_WINDOW, border += size)
+        for (size_t i = 0; i < CV_WKV5_WINDOW; i++)
+            wkv5_state_after(x, t + i, i ? border + size : border, border + size);
+
+    for (size_t end = x->T, t; end > 0; end = t, border -= size) {
+        t = (end - 1) / CV_WKV5_WINDOW * CV_WKV5_WINDOW;
+        memcpy(states, border, size * sizeof *states);
+        for (size_t i = 1; i < end - t; i++)
+            wkv5_state_after(x, t + i - 1, states + (i - 1) * size, states + i * size);
+        for (size_t i = end - t; i-- > 0;)
+            wkv5_token_back(x, t + i, states + i * size);
+    }
+}
+
+/* One token of one value's row: s the state before it, after behind it, D the gradient of the row,
+ * stride N apart; see [v7.wkv] for the forward sums. */
+static void wkv7_token_back(const cv_wkv7_back *x, size_t t, size_t i, const float *s,
+                            const float *after)
+{
+    const size_t N = x->N, at = t * x->ld;
+    const float dy = x->dy[at + i], v = x->v[at + i];
+    float *D = x->dS + i, sa = 0.0f, dsa = 0.0f;
+    for (size_t j = 0; j < N; j++)
+        sa -= s[j] * x->kk[at + j];
+    for (size_t j = 0; j < N; j++) {
+        const float E = D[j * N] += dy * x->r[at + j];
+        x->dr[at + j] += after[j] * dy;
+        x->dw[at + j] += E * s[j];
+        x->dk[at + j] += E * v;
+        x->db[at + j] += E * sa;
+        x->dv[at + i] += E * x->k[at + j];
+        dsa += E * x->b[at + j];
+    }
+    for (size_t j = 0; j < N; j++) {
+        x->dkk[at + j] -= s[j] * dsa;
+        D[j * N] = D[j * N] * x->w[at + j] - dsa * x->kk[at + j];
+    }
+}
+
+/* Each value has a row of the state to itself, so all its states fit in the scratch. */
+static void ref_wkv7_back(const cv_wkv7_back *x)
+{
+    const size_t N = x->N;
+    float *states = x->scratch; /* [T + 1][N] */
+    for (size_t i = 0; i < N; i++) {
+        for (size_t j = 0; j < N; j++)
+            states[j] = x->S[j * N + i];
+        for (size_t t = 0; t < x->T; t++) {
+            const float *s = states + t * N;
+            const size_t at = t * x->ld;
+            float sa = 0.0f;
+            for (size_t j = 0; j < N; j++)
+                sa -= s[j] * x->kk[at + j];
+            for (size_t j = 0; j < N; j++)
+                states[(t + 1) * N + j] =
+                    s[j] * x->w[at + j] + sa * x->b[at + j] + x->v[at + i] * x->k[at + j];
+        }
+        for (size_t t = x->T; t-- > 0;)
+            wkv7_token_back(x, t, i, states + t * N, states + (t + 1) * N);
+    }
+}
+
 /* ---- Bi-WKV [bi.linear]: one channel at a time, sums in double ------------------------------- */
 
 static void ref_bi_keys(size_t T, size_t n, size_t ld, float *k, float *top)
@@ -260,7 +430,7 @@ static void ref_decay6(size_t n, const float *x, float *y)
 static void ref_decay7(size_t n, const float *x, float *y)
 {
     for (size_t c = 0; c < n; c++)
-        y[c] = expf(-0.60653065971f * sigma(x[c]));
+        y[c] = expf(-(float)0.60653065971263342 * sigma(x[c]));
 }
 
 const cv_kernels cv_kernels_ref = {
@@ -268,6 +438,9 @@ const cv_kernels cv_kernels_ref = {
     .matmul = ref_matmul,
     .wkv4 = ref_wkv4,
     .wkv5 = ref_wkv5,
+    .wkv4_back = ref_wkv4_back,
+    .wkv5_back = ref_wkv5_back,
+    .wkv7_back = ref_wkv7_back,
     .wkv7 = ref_wkv7,
     .bi_keys = ref_bi_keys,
     .bi_ends = ref_bi_ends,

@@ -915,9 +915,13 @@ static void simd_bi_wkv(size_t T, size_t n, size_t ld, const cv_bi_decay *decay,
     }
 }
 
+#include "kernels/simd_back.h"
+#include "kernels/simd_back7.h"
+
 #define SIMD_TABLE(cpu_level)                                                                     \
     {                                                                                             \
         .level = (cpu_level), .matmul = simd_matmul, .wkv4 = simd_wkv4, .wkv5 = simd_wkv5,        \
+        .wkv4_back = simd_wkv4_back, .wkv5_back = simd_wkv5_back, .wkv7_back = simd_wkv7_back,    \
         .wkv7 = simd_wkv7, .bi_keys = simd_bi_keys, .bi_ends = simd_bi_ends,                      \
         .bi_wkv = simd_bi_wkv, .layer_norm = simd_layer_norm, .lerp = simd_lerp, .mul = simd_mul, \
         .mul_add = simd_mul_add, .dot = simd_dot, .exp = simd_exp, .sigmoid = simd_sigmoid,       \

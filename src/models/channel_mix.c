@@ -4,6 +4,7 @@
 void cv_channel_mix_take(cv_run *run, const cv_sizes *s, cv_channel_buffers *b)
 {
     b->z = cv_take_rowwise(run, s->C);
+    cv_take_memory(run, run->T * (s->C + 1));
     b->xk = cv_take_rowwise(run, s->C);
     b->xr = cv_take_rowwise(run, s->C);
     b->k = cv_take_common(run, s->F);

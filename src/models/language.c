@@ -1,4 +1,4 @@
-/* language.c - the stack that all RWKV language models share.  [lm.skeleton]
+/* language.c - the stack that all RWKV language models share, running and learning.  [lm.skeleton]
  *
  *     x = LN(emb[token]; ln0);   x through L layers;   logits = head LN(x; ln_out)
  *
@@ -42,10 +42,35 @@ typedef struct stack {
     _Alignas(16) unsigned char layer[CV_BUFFERS_MAX];
 } stack;
 
+/* Those of the first layer, which do for all of them unless a tape keeps what they held. */
 static void take(cv_run *run, const cv_model *model, stack *b)
 {
+    memset(b, 0, sizeof *b);
     b->x = cv_take_common(run, model->sizes.C);
+    cv_take_memory(run, run->T * (model->sizes.C + 1)); /* of the norm behind the embedding */
     model->arch->take(run, &model->sizes, b->layer);
+}
+
+typedef struct embed_record {
+    const cv_table *emb;
+    const int32_t *tokens;
+    const float *x;
+} embed_record;
+
+/* Each member adds to its own columns: a token may stand in many rows. */
+static void embed_back(const cv_run *run, const void *record)
+{
+    const embed_record *r = record;
+    const size_t C = r->emb->cols;
+    const float *dx = cv_gradient(run, r->x);
+    float *table = cv_gradient(run, (const float *)(const void *)r->emb->bytes);
+    size_t lo, hi;
+    cv_own_columns(run, C, &lo, &hi);
+    for (size_t t = 0; t < run->T; t++) {
+        float *row = table + (size_t)r->tokens[t] * C;
+        for (size_t c = lo; c < hi; c++)
+            row[c] += dx[t * C + c];
+    }
 }
 
 /* This member's share of the rows: x is common, so here even few rows are shared out. */
@@ -53,11 +78,28 @@ static void embed(const cv_run *run, const cv_model *model, const int32_t *token
 {
     const size_t C = model->sizes.C;
     const cv_table *emb = &model->emb;
-    size_t lo, hi;
-    cv_share(run->me, run->T, &lo, &hi);
-    for (size_t t = lo; t < hi; t++) {
+    cv_run part = *run;
+    cv_share(run->me, run->T, &part.lo, &part.hi);
+    for (size_t t = part.lo; t < part.hi; t++)
         cv_to_f32(emb->dtype, emb->bytes + (size_t)tokens[t] * emb->row_bytes, x + t * C, C);
-        run->kernel->layer_norm(C, x + t * C, model->ln0.w, model->ln0.b, CV_LN_EPS, x + t * C);
+    embed_record *r = cv_record(run, embed_back, sizeof *r);
+    if (r) *r = (embed_record){ emb, tokens, x };
+    cv_layer_norm(&part, C, x, model->ln0, x);
+}
+
+/* From tokens to what the last layer gives. */
+static void walk_layers(cv_run *run, const cv_model *model, const cv_step *step, stack *b)
+{
+    run->sequences = step->sequences;
+    run->n_sequences = step->n_sequences;
+    cv_run_rows(run, step->T);
+    take(run, model, b);
+
+    embed(run, model, step->tokens, b->x);
+    cv_meet(run);
+    for (size_t l = 0; l < model->sizes.L; l++) {
+        if (run->tape && l > 0) model->arch->take(run, &model->sizes, b->layer);
+        model->arch->layer(run, model, l, b->x, b->layer);
     }
 }
 
@@ -78,17 +120,62 @@ static void head(cv_run *run, const cv_model *model, const cv_step *step, const 
 void cv_language_step(cv_run *run, const cv_model *model, const cv_step *step)
 {
     stack b;
-    run->sequences = step->sequences;
-    run->n_sequences = step->n_sequences;
-    cv_run_rows(run, step->T);
-    take(run, model, &b);
-
-    embed(run, model, step->tokens, b.x);
-    cv_meet(run);
-    for (size_t l = 0; l < model->sizes.L; l++)
-        model->arch->layer(run, model, l, b.x, b.layer);
+    walk_layers(run, model, step, &b);
     if (step->n_wanted) head(run, model, step, &b);
 }
+
+/* ---- Learning -------------------------------------------------------------------------------- */
+
+void cv_language_learn(cv_run *run, const cv_model *model, const cv_lesson *lesson)
+{
+    const size_t C = model->sizes.C;
+    stack b;
+    walk_layers(run, model, &lesson->step, &b);
+    float *z = cv_take_common(run, C);
+    cv_take_memory(run, run->T * (C + 1));
+    float *logits = cv_take_shared(run, CV_LOSS_ROWS * model->sizes.V);
+    cv_layer_norm(run, C, b.x, model->ln_out, z);
+    cv_meet(run);
+    cv_loss loss = lesson->loss;
+    loss.head = &model->head;
+    cv_cross_entropy(run, &loss, z, logits, lesson->gradients, lesson->rows);
+    if (lesson->gradients) cv_walk_back(run);
+}
+
+/* The largest of what walking back takes. */
+static void measure_back(const cv_model *model, size_t T, cv_lesson_memory *m)
+{
+    const cv_sizes *s = &model->sizes;
+    const size_t ranks[] = { s->C, s->A, s->F, s->M, s->E, s->w, s->a, s->v, s->g };
+    size_t widest = 0;
+    for (size_t i = 0; i < sizeof ranks / sizeof *ranks; i++)
+        if (ranks[i] > widest) widest = ranks[i];
+    m->scratch = cv_linear_scratch(&(cv_matrix){ .cols = widest }, T);
+    m->own = cv_linear_own_scratch(T);
+    const size_t heads = model->arch->back_scratch ? model->arch->back_scratch(s, T) : 0;
+    if (heads > m->own) m->own = heads;
+    m->matmul = cv_matmul_scratch(T > 64 ? T : 64);
+    m->records = (size_t)64 * 1024 + s->L * 16384;
+}
+
+void cv_language_lesson_memory(const cv_model *model, size_t T, const cv_member *me,
+                               cv_lesson_memory *out)
+{
+    cv_tape tape = { .records = NULL };
+    cv_run run = { .me = me, .tape = &tape };
+    stack b;
+    cv_run_rows(&run, T);
+    take(&run, model, &b);
+    for (size_t l = 1; l < model->sizes.L; l++)
+        model->arch->take(&run, &model->sizes, b.layer);
+    cv_take_common(&run, model->sizes.C);
+    cv_take_memory(&run, T * (model->sizes.C + 1));
+    cv_take_shared(&run, CV_LOSS_ROWS * model->sizes.V);
+    out->values = run.common.peak;
+    measure_back(model, T, out);
+}
+
+/* ---- Memory ---------------------------------------------------------------------------------- */
 
 /* Takes what a step of `rows` rows takes, without memory. */
 static void measure(const cv_model *model, size_t rows, const cv_member *me, size_t *common,

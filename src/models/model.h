@@ -7,7 +7,7 @@
 #define CV_MODEL_H
 
 #include "formats/checkpoint.h"
-#include "ops/linear.h"
+#include "ops/loss.h"
 #include "ops/rowwise.h"
 
 /* Sizes, named by the letters of the papers.  Those an architecture does not have are 0. */
@@ -118,13 +118,17 @@ typedef struct cv_arch {
     void (*state_export)(const cv_sizes *sizes, const float *memory, float *out);
     void (*state_import)(const cv_sizes *sizes, const float *in, float *memory);
 
-    /* Takes the buffers of a step; the struct has buffers_bytes <= CV_BUFFERS_MAX. */
+    /* Takes the buffers of a step, or with a tape of a layer; the struct has buffers_bytes <=
+     * CV_BUFFERS_MAX, and is zero before the first call. */
     size_t buffers_bytes;
     void (*take)(cv_run *run, const cv_sizes *sizes, void *buffers);
 
     /* x [T][C] in and out: one layer, time mix and channel mix, for all rows.  Ends with a meeting;
      * those of vision models end with each member's own rows complete. */
     void (*layer)(const cv_run *run, const cv_model *model, size_t layer, float *x, void *buffers);
+
+    /* Floats of a member's scratch that walking back over T rows takes beside products. */
+    size_t (*back_scratch)(const cv_sizes *sizes, size_t T);
 } cv_arch;
 
 #define CV_BUFFERS_MAX 512
@@ -207,6 +211,26 @@ typedef struct cv_step {
 
 /* One member's walk of a step.  run has kernel, me, buffers (reset) and matmul scratch. */
 void cv_language_step(cv_run *run, const cv_model *model, const cv_step *step);
+
+/* A step that is learnt from.  run has a tape, whose gradients are zero or those of a batch before.
+ * The sequences begin at their start (cv_sequence). */
+typedef struct cv_lesson {
+    cv_step step; /* wanted and logits are not used */
+    cv_loss loss; /* head is filled in here */
+    bool gradients;
+    float *rows; /* [T] out: the loss of each row */
+} cv_lesson;
+
+void cv_language_learn(cv_run *run, const cv_model *model, const cv_lesson *lesson);
+
+/* What a lesson of T rows takes, in floats: values (as much again for gradients), scratch of all
+ * and of each member; and bytes of records. */
+typedef struct cv_lesson_memory {
+    size_t values, scratch, own, matmul, records;
+} cv_lesson_memory;
+
+void cv_language_lesson_memory(const cv_model *model, size_t T, const cv_member *me,
+                               cv_lesson_memory *out);
 
 /* Floats of common and own buffers that steps of up to `rows` rows take, and of matmul scratch. */
 void cv_language_buffers(const cv_model *model, size_t rows, const cv_member *me, size_t *common,

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "models/channel_mix.h"
+#include "ops/heads.h"
 
 typedef struct layer4 {
     cv_norm ln1;                     /* [C] */
@@ -45,6 +46,7 @@ static void state_copy(const cv_sizes *s, const float *from, float *to)
 typedef struct buffers4 {
     float *z, *xk, *xv, *xr; /* [T][C] rowwise */
     float *k, *v, *r, *y;    /* [T][A] common */
+    float *o;                /* [T][A] common: y, gated by the receptance */
     cv_channel_buffers ffn;
 } buffers4;
 
@@ -54,6 +56,7 @@ static void take(cv_run *run, const cv_sizes *s, void *buffers)
 {
     buffers4 *b = buffers;
     b->z = cv_take_rowwise(run, s->C);
+    cv_take_memory(run, run->T * (s->C + 1));
     b->xk = cv_take_rowwise(run, s->C);
     b->xv = cv_take_rowwise(run, s->C);
     b->xr = cv_take_rowwise(run, s->C);
@@ -61,32 +64,14 @@ static void take(cv_run *run, const cv_sizes *s, void *buffers)
     b->v = cv_take_common(run, s->A);
     b->r = cv_take_common(run, s->A);
     b->y = cv_take_common(run, s->A);
+    b->o = cv_take_common(run, s->A);
     cv_channel_mix_take(run, s, &b->ffn);
-}
-
-/* This member's channels: the mean, gated by the receptance. */
-static void mix_channels(const cv_run *run, const cv_sizes *s, const layer4 *p, size_t state,
-                         const buffers4 *b)
-{
-    const size_t A = s->A;
-    size_t lo, hi;
-    cv_own_heads(run, A, 1, &lo, &hi);
-    for (size_t i = 0; i < run->n_sequences; i++) {
-        const cv_sequence *seq = &run->sequences[i];
-        float *past = seq->state + state + WKV * s->C + lo;
-        const size_t at = seq->begin * A + lo;
-        run->kernel->wkv4(seq->n, hi - lo, A, p->w + lo, p->u + lo, b->k + at, b->v + at, b->y + at,
-                          past, past + A, past + 2 * A);
-    }
-    for (size_t t = 0; t < run->T; t++)
-        for (size_t c = lo; c < hi; c++)
-            b->y[t * A + c] *= b->r[t * A + c];
 }
 
 static void time_mix(const cv_run *run, const cv_sizes *s, const layer4 *p, size_t state, float *x,
                      const buffers4 *b)
 {
-    const size_t C = s->C, shift = state + SHIFT_ATT * C;
+    const size_t C = s->C, A = s->A, shift = state + SHIFT_ATT * C;
 
     cv_layer_norm(run, C, x, p->ln1, b->z);
     cv_settle(run);
@@ -101,10 +86,13 @@ static void time_mix(const cv_run *run, const cv_sizes *s, const layer4 *p, size
     cv_meet(run);
     cv_shift_keep(run, C, b->z, shift);
 
-    mix_channels(run, s, p, state, b); /* [v4.wkv] */
+    size_t lo, hi;
+    cv_own_heads(run, A, 1, &lo, &hi);
+    cv_wkv4_channels(run, lo, hi, A, p->w, p->u, b->k, b->v, b->y, state + WKV * C); /* [v4.wkv] */
+    cv_gate(run, lo, hi, 1, A, b->y, b->r, b->o);
     cv_meet(run);
 
-    const cv_linear out = { .W = &p->O, .x = b->y, .y = x, .add = true };
+    const cv_linear out = { .W = &p->O, .x = b->o, .y = x, .add = true };
     cv_linear_all(run, &out, 1); /* [v4.out] */
     cv_meet(run);
 }
@@ -117,6 +105,11 @@ static void layer(const cv_run *run, const cv_model *model, size_t l, float *x, 
     const size_t state = l * state_size(s);
     time_mix(run, s, p, state, x, b);
     cv_channel_mix_rows(run, s, &p->ffn, state + SHIFT_FFN * s->C, x, &b->ffn);
+}
+
+static size_t back_scratch(const cv_sizes *s, size_t T)
+{
+    return cv_wkv4_own_scratch(T, s->A);
 }
 
 static bool detect(const cv_checkpoint *ckpt)
@@ -162,4 +155,5 @@ const cv_arch cv_rwkv4 = {
     .buffers_bytes = sizeof(buffers4),
     .take = take,
     .layer = layer,
+    .back_scratch = back_scratch,
 };

@@ -30,6 +30,7 @@ static void state_start(const cv_model *model, size_t l, float *state)
 typedef struct buffers5 {
     float *z, *xk, *xv, *xr, *xg; /* [T][C] rowwise */
     float *r, *k, *v, *g, *y;     /* [T][A] common */
+    float *n, *o;                 /* [T][A] common: the norm of y, and gated */
     cv_channel_buffers ffn;
 } buffers5;
 
@@ -39,6 +40,7 @@ static void take(cv_run *run, const cv_sizes *s, void *buffers)
 {
     buffers5 *b = buffers;
     b->z = cv_take_rowwise(run, s->C);
+    cv_take_memory(run, run->T * (s->C + 1));
     b->xk = cv_take_rowwise(run, s->C);
     b->xv = cv_take_rowwise(run, s->C);
     b->xr = cv_take_rowwise(run, s->C);
@@ -47,7 +49,11 @@ static void take(cv_run *run, const cv_sizes *s, void *buffers)
     b->k = cv_take_common(run, s->A);
     b->v = cv_take_common(run, s->A);
     b->g = cv_take_common(run, s->A);
+    cv_take_memory(run, run->T * s->A);
     b->y = cv_take_common(run, s->A);
+    b->n = cv_take_common(run, s->A);
+    cv_take_memory(run, run->T * (s->A + s->H));
+    b->o = cv_take_common(run, s->A);
     cv_channel_mix_take(run, s, &b->ffn);
 }
 
@@ -77,12 +83,12 @@ static void time_mix(const cv_run *run, const cv_model *model, const layer5 *p, 
     size_t lo, hi;
     cv_own_heads(run, s->H, N, &lo, &hi);
     cv_wkv5_heads(run, lo, hi, N, A, b->r, p->w, false, b->k, b->v, p->u, b->y,
-                  state + CV_HEADS * C);                                    /* [v5.wkv] */
-    cv_group_norm(run, lo, hi, N, A, p->ln_x, model->group_norm_eps, b->y); /* [v5.gn] */
-    if (gated) cv_gate(run, lo, hi, N, A, b->g, b->y);
+                  state + CV_HEADS * C);                                          /* [v5.wkv] */
+    cv_group_norm(run, lo, hi, N, A, p->ln_x, model->group_norm_eps, b->y, b->n); /* [v5.gn] */
+    if (gated) cv_gate(run, lo, hi, N, A, b->n, b->g, b->o);
     cv_meet(run);
 
-    const cv_linear out = { .W = &p->O, .x = b->y, .y = x, .add = true };
+    const cv_linear out = { .W = &p->O, .x = gated ? b->o : b->n, .y = x, .add = true };
     cv_linear_all(run, &out, 1); /* [v5.out] */
     cv_meet(run);
 }
@@ -95,6 +101,11 @@ static void layer(const cv_run *run, const cv_model *model, size_t l, float *x, 
     const size_t state = l * cv_matrix_state_size(s);
     time_mix(run, model, p, state, x, b);
     cv_channel_mix_rows(run, s, &p->ffn, state + CV_SHIFT_FFN * s->C, x, &b->ffn);
+}
+
+static size_t back_scratch(const cv_sizes *s, size_t T)
+{
+    return cv_wkv5_own_scratch(T, s->N);
 }
 
 /* ---- Names ----------------------------------------------------------------------------------- */
@@ -172,6 +183,7 @@ static const cv_field fields[] = {
         .state_size = cv_matrix_state_size, .state_start = state_start,                         \
         .state_export = cv_matrix_state_export, .state_import = cv_matrix_state_import,         \
         .buffers_bytes = sizeof(buffers5), .take = take, .layer = layer,                        \
+        .back_scratch = back_scratch,                                                           \
     }
 
 const cv_arch cv_rwkv5_0 = RWKV5("rwkv5.0", detect_5_0, 0, GATE);

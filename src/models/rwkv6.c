@@ -8,6 +8,7 @@
  * The channel mix is that of channel_mix.h with maa coefficients [v6.cmix]. */
 #include "models/channel_mix.h"
 #include "models/matrix_state.h"
+#include "ops/elementwise.h"
 #include "ops/heads.h"
 
 #define GN_EPS 64e-5f /* 1e-5 * 8^2, 8 the head size divisor [v5.gn] */
@@ -37,6 +38,7 @@ typedef struct buffers6 {
     float *e, *m[MIXES];          /* [T][M], [T][C] common */
     float *dw;                    /* [T][E] common */
     float *r, *k, *v, *g, *y;     /* [T][A] common */
+    float *n, *o;                 /* [T][A] common: the norm of y, and gated */
     float *w;                     /* [T][A] own heads */
     cv_channel_buffers ffn;
 } buffers6;
@@ -47,6 +49,7 @@ static void take(cv_run *run, const cv_sizes *s, void *buffers)
 {
     buffers6 *b = buffers;
     b->z = cv_take_rowwise(run, s->C);
+    cv_take_memory(run, run->T * (s->C + 1));
     b->d = cv_take_rowwise(run, s->C);
     b->xx = cv_take_rowwise(run, s->C);
     b->e = cv_take_common(run, s->M);
@@ -59,8 +62,13 @@ static void take(cv_run *run, const cv_sizes *s, void *buffers)
     b->k = cv_take_common(run, s->A);
     b->v = cv_take_common(run, s->A);
     b->g = cv_take_common(run, s->A);
+    cv_take_memory(run, run->T * s->A);
     b->y = cv_take_common(run, s->A);
+    b->n = cv_take_common(run, s->A);
+    cv_take_memory(run, run->T * (s->A + s->H));
+    b->o = cv_take_common(run, s->A);
     b->w = cv_take_own(run, s->A);
+    cv_take_memory(run, run->T * s->A);
     cv_channel_mix_take(run, s, &b->ffn);
 }
 
@@ -87,26 +95,8 @@ static void shift(const cv_run *run, const cv_sizes *s, const layer6 *p, size_t 
     cv_meet(run);
 
     for (size_t n = 0; n < MIXES; n++)
-        for (size_t t = run->lo; t < run->hi; t++)
-            for (size_t c = 0; c < C; c++) {
-                const size_t at = t * C + c;
-                b->x[n][at] = b->z[at] + b->d[at] * (p->maa[n][c] + b->m[n][at]);
-            }
+        cv_mix_by_token(run, C, b->z, b->d, p->maa[n], b->m[n], b->x[n]);
     cv_settle(run);
-}
-
-/* The decay of each token, for this member's heads. */
-static void decay(const cv_run *run, const cv_sizes *s, const layer6 *p, size_t lo, size_t hi,
-                  const buffers6 *b)
-{
-    const size_t A = s->A, begin = lo * s->N, end = hi * s->N;
-    cv_linear_part(run, &p->D2, begin, end, b->dw, b->w);
-    for (size_t t = 0; t < run->T; t++) {
-        float *w = b->w + t * A;
-        for (size_t c = begin; c < end; c++)
-            w[c] += p->decay[c];
-        run->kernel->decay6(end - begin, w + begin, w + begin);
-    }
 }
 
 static void time_mix(const cv_run *run, const cv_sizes *s, const layer6 *p, size_t state, float *x,
@@ -128,14 +118,15 @@ static void time_mix(const cv_run *run, const cv_sizes *s, const layer6 *p, size
 
     size_t lo, hi;
     cv_own_heads(run, s->H, N, &lo, &hi);
-    decay(run, s, p, lo, hi, b); /* [v6.decay] */
+    cv_linear_part(run, &p->D2, lo * N, hi * N, b->dw, b->w);
+    cv_biased(run, CV_CURVE_DECAY6, lo * N, hi * N, A, p->decay, b->w); /* [v6.decay] */
     cv_wkv5_heads(run, lo, hi, N, A, b->r, b->w, true, b->k, b->v, p->u, b->y,
                   state + CV_HEADS * C); /* [v6.wkv] */
-    cv_group_norm(run, lo, hi, N, A, p->ln_x, GN_EPS, b->y);
-    cv_gate(run, lo, hi, N, A, b->g, b->y);
+    cv_group_norm(run, lo, hi, N, A, p->ln_x, GN_EPS, b->y, b->n);
+    cv_gate(run, lo, hi, N, A, b->n, b->g, b->o);
     cv_meet(run);
 
-    const cv_linear out = { .W = &p->O, .x = b->y, .y = x, .add = true };
+    const cv_linear out = { .W = &p->O, .x = b->o, .y = x, .add = true };
     cv_linear_all(run, &out, 1);
     cv_meet(run);
 }
@@ -148,6 +139,11 @@ static void layer(const cv_run *run, const cv_model *model, size_t l, float *x, 
     const size_t state = l * cv_matrix_state_size(s);
     time_mix(run, s, p, state, x, b);
     cv_channel_mix_rows(run, s, &p->ffn, state + CV_SHIFT_FFN * s->C, x, &b->ffn);
+}
+
+static size_t back_scratch(const cv_sizes *s, size_t T)
+{
+    return cv_wkv5_own_scratch(T, s->N);
 }
 
 /* ---- Names ----------------------------------------------------------------------------------- */
@@ -225,4 +221,5 @@ const cv_arch cv_rwkv6 = {
     .buffers_bytes = sizeof(buffers6),
     .take = take,
     .layer = layer,
+    .back_scratch = back_scratch,
 };

@@ -10,10 +10,9 @@
  *     x += O ((GN(y) + (r k r_k summed) v) g)                                        [v7.bonus]
  *     channel mix: x += V relu(K xk)^2, no receptance                                 [v7.cmix]
  */
-#include <math.h>
-#include <string.h>
-
 #include "models/matrix_state.h"
+#include "ops/delta_rule.h"
+#include "ops/elementwise.h"
 #include "ops/heads.h"
 
 #define GN_EPS 64e-5f /* whatever the head size [gn] */
@@ -39,91 +38,78 @@ static void state_start(const cv_model *model, size_t l, float *state)
 
 typedef struct buffers7 {
     float *z, *xr, *xw, *xk, *xv, *xa, *xg; /* [T][C] rowwise */
-    float *r, *k, *v, *y;                   /* [T][A] common */
-    float *v_first;                         /* [T][A] common, kept from layer 0 on */
+    float *r, *k, *v;                       /* [T][A] common */
+    float *v_first;                         /* [T][A] common: the values of layer 0 */
     float *dw, *da, *dv, *dg;               /* [T][rank] common */
     float *w, *a, *mix, *g, *kk, *b;        /* [T][A] own heads */
+    float *key, *value;                     /* [T][A] own heads: what k and v become */
+    float *y, *n, *o;                       /* [T][A] common: read, normed, with bonus and gated */
+    float *ffn_z, *ffn_xk;                  /* [T][C] rowwise */
     float *hidden;                          /* [T][F] common */
+    bool began;                             /* v_first was taken */
 } buffers7;
 
 _Static_assert(sizeof(buffers7) <= CV_BUFFERS_MAX, "room for the buffers of a layer");
 
+/* A buffer for what is made of another: without a tape, in its place. */
+static float *take_behind(cv_run *run, float *other, size_t width)
+{
+    return run->tape ? cv_take_common(run, width) : other;
+}
+
+static void take_heads(cv_run *run, const cv_sizes *s, buffers7 *b)
+{
+    float **common[] = { &b->r, &b->k, &b->v, &b->y };
+    for (size_t i = 0; i < sizeof common / sizeof *common; i++)
+        *common[i] = cv_take_common(run, s->A);
+    if (!b->began) b->v_first = cv_take_common(run, s->A);
+    b->began = true;
+    b->w = cv_take_own(run, s->A);
+    cv_take_memory(run, run->T * s->A);
+    float **own[] = { &b->a, &b->mix, &b->g, &b->kk, &b->b };
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        *own[i] = cv_take_own(run, s->A);
+    b->key = take_behind(run, b->k, s->A);
+    b->value = take_behind(run, b->v, s->A);
+    b->n = take_behind(run, b->y, s->A);
+    cv_take_memory(run, run->T * (s->A + s->H));
+    b->o = take_behind(run, b->n, s->A);
+}
+
 static void take(cv_run *run, const cv_sizes *s, void *buffers)
 {
     buffers7 *b = buffers;
-    float **rowwise[] = { &b->z, &b->xr, &b->xw, &b->xk, &b->xv, &b->xa, &b->xg };
+    b->z = cv_take_rowwise(run, s->C);
+    cv_take_memory(run, run->T * (s->C + 1));
+    float **rowwise[] = { &b->xr, &b->xw, &b->xk, &b->xv, &b->xa, &b->xg };
     for (size_t i = 0; i < sizeof rowwise / sizeof *rowwise; i++)
         *rowwise[i] = cv_take_rowwise(run, s->C);
-    float **common[] = { &b->r, &b->k, &b->v, &b->y, &b->v_first };
-    for (size_t i = 0; i < sizeof common / sizeof *common; i++)
-        *common[i] = cv_take_common(run, s->A);
     b->dw = cv_take_common(run, s->w);
     b->da = cv_take_common(run, s->a);
     b->dv = cv_take_common(run, s->v);
     b->dg = cv_take_common(run, s->g);
+    take_heads(run, s, b);
+    b->ffn_z = take_behind(run, b->z, s->C);
+    cv_take_memory(run, run->T * (s->C + 1));
+    b->ffn_xk = take_behind(run, b->xk, s->C);
     b->hidden = cv_take_common(run, s->F);
-    float **own[] = { &b->w, &b->a, &b->mix, &b->g, &b->kk, &b->b };
-    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
-        *own[i] = cv_take_own(run, s->A);
 }
 
-/* y = f(bias + y) for channels [begin, end) of all rows. */
-static void biased(const cv_run *run, void (*f)(size_t, const float *, float *), size_t A,
-                   size_t begin, size_t end, const float *bias, float *y)
-{
-    for (size_t t = 0; t < run->T; t++, y += A) {
-        for (size_t c = begin; c < end; c++)
-            y[c] += bias[c];
-        f(end - begin, y + begin, y + begin);
-    }
-}
-
-/* Decay, learning rate, value residual and gate of this member's heads. */
+/* Decay, learning rate and gate of this member's heads, and the values that they use: in layer 0
+ * those are v_first. */
 static void low_rank(const cv_run *run, const cv_sizes *s, const layer7 *p, bool first, size_t lo,
                      size_t hi, const buffers7 *b)
 {
     const size_t A = s->A, begin = lo * s->N, end = hi * s->N;
     cv_linear_part(run, &p->w2, begin, end, b->dw, b->w);
-    biased(run, run->kernel->decay7, A, begin, end, p->w0, b->w); /* [v7.decay] */
+    cv_biased(run, CV_CURVE_DECAY7, begin, end, A, p->w0, b->w); /* [v7.decay] */
     cv_linear_part(run, &p->a2, begin, end, b->da, b->a);
-    biased(run, run->kernel->sigmoid, A, begin, end, p->a0, b->a); /* [v7.iclr] */
-    cv_linear_part(run, &p->g2, begin, end, b->dg, b->g);          /* [v7.gate] */
-
-    if (first) { /* [v7.vfirst] */
-        for (size_t t = 0; t < run->T; t++)
-            memcpy(b->v_first + t * A + begin, b->v + t * A + begin, (end - begin) * sizeof *b->v);
-        return;
-    }
+    cv_biased(run, CV_CURVE_SIGMOID, begin, end, A, p->a0, b->a); /* [v7.iclr] */
+    cv_linear_part(run, &p->g2, begin, end, b->dg, b->g);         /* [v7.gate] */
+    if (first) return;
     cv_linear_part(run, &p->v2, begin, end, b->dv, b->mix);
-    biased(run, run->kernel->sigmoid, A, begin, end, p->v0, b->mix);
-    for (size_t t = 0; t < run->T; t++)
-        for (size_t c = t * A + begin; c < t * A + end; c++)
-            b->v[c] += (b->v_first[c] - b->v[c]) * b->mix[c];
-}
-
-/* kk, b = kk a and the final k of one head of one row. */
-static void keys(const cv_kernels *kernel, size_t N, const float *k_k, const float *k_a,
-                 const float *a, float *k, float *kk, float *b)
-{
-    for (size_t j = 0; j < N; j++)
-        kk[j] = k[j] * k_k[j];
-    const float norm = 1.0f / fmaxf(sqrtf(kernel->dot(N, kk, kk)), 1e-12f);
-    for (size_t j = 0; j < N; j++) {
-        kk[j] *= norm;
-        b[j] = kk[j] * a[j];
-        k[j] *= 1.0f + (a[j] - 1.0f) * k_a[j];
-    }
-}
-
-/* y = (GN(y) + (r k r_k summed) v) g of one head of one row; the norm is done. */
-static void bonus(const cv_kernels *kernel, size_t N, const float *r, const float *k,
-                  const float *r_k, const float *v, const float *g, float *scratch, float *y)
-{
-    for (size_t j = 0; j < N; j++)
-        scratch[j] = r[j] * k[j];
-    const float c = kernel->dot(N, scratch, r_k);
-    for (size_t i = 0; i < N; i++)
-        y[i] = (y[i] + c * v[i]) * g[i];
+    cv_biased(run, CV_CURVE_SIGMOID, begin, end, A, p->v0, b->mix);
+    cv_blend(run, begin, end, A, b->v, b->v_first, b->mix, b->value); /* [v7.vfirst] */
 }
 
 /* Everything between the projections and the output matrix, for this member's heads. */
@@ -131,25 +117,18 @@ static void mix_heads(const cv_run *run, const cv_sizes *s, const layer7 *p, boo
                       size_t state, const buffers7 *b)
 {
     const size_t A = s->A, N = s->N;
+    const float *value = first ? b->v_first : b->value;
     size_t lo, hi;
     cv_own_heads(run, s->H, N, &lo, &hi);
     low_rank(run, s, p, first, lo, hi, b);
 
-    for (size_t t = 0; t < run->T; t++)
-        for (size_t c = lo * N; c < hi * N; c += N) {
-            const size_t at = t * A + c;
-            keys(run->kernel, N, p->k_k + c, p->k_a + c, b->a + at, b->k + at, b->kk + at,
-                 b->b + at); /* [v7.kk] */
-        }
-    cv_wkv7_heads(run, lo, hi, N, A, b->r, b->w, b->k, b->v, b->kk, b->b, b->y,
+    const cv_keys7 keys = { b->k, p->k_k, p->k_a, b->a, b->kk, b->b, b->key };
+    cv_keys7_heads(run, lo, hi, N, A, &keys); /* [v7.kk] */
+    cv_wkv7_heads(run, lo, hi, N, A, b->r, b->w, b->key, value, b->kk, b->b, b->y,
                   state + CV_HEADS * s->C); /* [v7.wkv] */
-    cv_group_norm(run, lo, hi, N, A, p->ln_x, GN_EPS, b->y);
-    for (size_t t = 0; t < run->T; t++)
-        for (size_t c = lo * N; c < hi * N; c += N) {
-            const size_t at = t * A + c;
-            bonus(run->kernel, N, b->r + at, b->k + at, p->r_k + c, b->v + at, b->g + at,
-                  b->kk + at, b->y + at); /* [v7.bonus] */
-        }
+    cv_group_norm(run, lo, hi, N, A, p->ln_x, GN_EPS, b->y, b->n);
+    const cv_bonus7 bonus = { b->r, b->key, p->r_k, value, b->g, b->n, b->o };
+    cv_bonus7_heads(run, lo, hi, N, A, &bonus); /* [v7.bonus] */
 }
 
 static void time_mix(const cv_run *run, const cv_sizes *s, const layer7 *p, bool first,
@@ -166,7 +145,7 @@ static void time_mix(const cv_run *run, const cv_sizes *s, const layer7 *p, bool
 
     const cv_linear in[] = { { .W = &p->R, .x = b->xr, .y = b->r },
                              { .W = &p->K, .x = b->xk, .y = b->k },
-                             { .W = &p->V, .x = b->xv, .y = b->v },
+                             { .W = &p->V, .x = b->xv, .y = first ? b->v_first : b->v },
                              { .W = &p->w1, .x = b->xw, .y = b->dw, .act = CV_ACT_TANH },
                              { .W = &p->a1, .x = b->xa, .y = b->da },
                              { .W = &p->g1, .x = b->xg, .y = b->dg, .act = CV_ACT_SIGMOID },
@@ -178,7 +157,7 @@ static void time_mix(const cv_run *run, const cv_sizes *s, const layer7 *p, bool
     mix_heads(run, s, p, first, state, b);
     cv_meet(run);
 
-    const cv_linear out = { .W = &p->O, .x = b->y, .y = x, .add = true };
+    const cv_linear out = { .W = &p->O, .x = b->o, .y = x, .add = true };
     cv_linear_all(run, &out, 1);
     cv_meet(run);
 }
@@ -186,16 +165,16 @@ static void time_mix(const cv_run *run, const cv_sizes *s, const layer7 *p, bool
 static void channel_mix(const cv_run *run, const cv_sizes *s, const layer7 *p, size_t shift,
                         float *x, const buffers7 *b)
 {
-    cv_layer_norm(run, s->C, x, p->ln2, b->z);
+    cv_layer_norm(run, s->C, x, p->ln2, b->ffn_z);
     cv_settle(run);
-    const cv_mix mix = { p->ffn_x_k, b->xk };
-    cv_shift_mix(run, s->C, b->z, shift, &mix, 1);
+    const cv_mix mix = { p->ffn_x_k, b->ffn_xk };
+    cv_shift_mix(run, s->C, b->ffn_z, shift, &mix, 1);
     cv_settle(run);
 
-    const cv_linear in = { .W = &p->ffn_K, .x = b->xk, .y = b->hidden, .act = CV_ACT_RELU2 };
+    const cv_linear in = { .W = &p->ffn_K, .x = b->ffn_xk, .y = b->hidden, .act = CV_ACT_RELU2 };
     cv_linear_all(run, &in, 1);
     cv_meet(run);
-    cv_shift_keep(run, s->C, b->z, shift);
+    cv_shift_keep(run, s->C, b->ffn_z, shift);
 
     const cv_linear out = { .W = &p->ffn_V, .x = b->hidden, .y = x, .add = true };
     cv_linear_all(run, &out, 1); /* [v7.cmix] */
@@ -210,6 +189,11 @@ static void layer(const cv_run *run, const cv_model *model, size_t l, float *x, 
     const size_t state = l * cv_matrix_state_size(s);
     time_mix(run, s, p, l == 0, state, x, b);
     channel_mix(run, s, p, state + CV_SHIFT_FFN * s->C, x, b);
+}
+
+static size_t back_scratch(const cv_sizes *s, size_t T)
+{
+    return cv_delta_own_scratch(T, s->N);
 }
 
 /* ---- Names ----------------------------------------------------------------------------------- */
@@ -279,4 +263,5 @@ const cv_arch cv_rwkv7 = {
     .buffers_bytes = sizeof(buffers7),
     .take = take,
     .layer = layer,
+    .back_scratch = back_scratch,
 };

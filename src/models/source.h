@@ -25,7 +25,8 @@ typedef struct cv_source {
     size_t rescale_every; /* rwkv6 GGUF: period of the division, 0: none */
     cv_dtype random_type; /* of the matrices, when random */
     uint64_t seed;
-    /* Random official values [first, first + n) of a view; NULL with a checkpoint. */
+    const void *values_of; /* what random_values makes them of, beside the seed */
+    /* Official values [first, first + n) of a view, [rows][cols]; NULL with a checkpoint. */
     void (*random_values)(const struct cv_source *source, const cv_view *view, size_t first,
                           size_t n, float *out);
 } cv_source;

@@ -116,7 +116,7 @@ static void put_out(const cv_run *run, const cv_model *model, const vrwkv6_layer
         for (size_t i = 0; i < t.run.T * C; i++)
             y[i] += b->z[at + i];
         cv_key_norm(&t, C, p->key_norm, y);
-        cv_group_norm(&t.run, 0, s->H, s->N, C, p->ln_x, GN_EPS, y);
+        cv_group_norm(&t.run, 0, s->H, s->N, C, p->ln_x, GN_EPS, y, y);
         run->kernel->mul(t.run.T * C, y, b->g + at, y);
         cv_branch_end(&t, model, &p->branch, &p->O, y, NULL, b->xx, x); /* [vrwkv6.out] */
     }

@@ -26,6 +26,7 @@ typedef struct plan {
     item *items;
     size_t n, capacity;
     size_t bytes, pieces;
+    bool as_f32;
 } plan;
 
 void cv_matrix_layout(cv_dtype type, size_t rows, size_t cols, cv_matrix *out)
@@ -51,11 +52,11 @@ static size_t panels_of(const item *it)
     return (it->matrix.rows + CV_PANEL - 1) / CV_PANEL;
 }
 
-static bool place(item *it)
+static bool place(item *it, bool as_f32)
 {
     const cv_view *v = &it->view;
     size_t row_bytes;
-    it->type = v->dtype == CV_F64 ? CV_F32 : v->dtype;
+    it->type = v->dtype == CV_F64 || as_f32 ? CV_F32 : v->dtype;
     if (!cv_dtype_bytes(it->type, v->cols, &row_bytes)) return false;
     switch (v->field->kind) {
     case CV_VECTOR:
@@ -82,7 +83,7 @@ static corvid_status add_item(void *ctx, const cv_view *view, corvid_error *err)
     plan *p = ctx;
     item it = { .view = *view };
     size_t end;
-    if (!place(&it) || !cv_round_up(it.bytes, CV_ALIGN, &it.bytes) ||
+    if (!place(&it, p->as_f32) || !cv_round_up(it.bytes, CV_ALIGN, &it.bytes) ||
         !cv_add_size(p->bytes, it.bytes, &end))
         return cv_fail(err, CORVID_E_FORMAT, "%s: its size is no whole number of blocks of %s",
                        view->name, cv_dtype_of(view->dtype)->name);
@@ -205,8 +206,11 @@ static corvid_status fill_matrix(const plan *p, const item *it, size_t piece, un
     cv_dtype_bytes(it->type, v->cols, &row_bytes);
     CV_TRY(cv_source_read(p->source, v, first, n, raw, err));
     unsigned char *rows = raw;
-    if (it->type != v->dtype) { /* f64: behind the raw values, see raw_bytes */
-        rows = raw + n * v->cols * sizeof(double);
+    if (it->type != v->dtype) { /* behind the raw values, see raw_bytes */
+        size_t raw_size = 0;
+        cv_dtype_bytes(v->dtype, n * v->cols, &raw_size);
+        cv_round_up(raw_size, CV_ALIGN, &raw_size);
+        rows = raw + raw_size;
         cv_to_f32(v->dtype, raw, (float *)(void *)rows, n * v->cols);
     }
     for (size_t i = 0; i < n; i += CV_PANEL)
@@ -242,7 +246,7 @@ static size_t raw_bytes(const plan *p)
         const bool whole = it->pieces == 1;
         size_t rows = whole ? it->view.rows : it->piece_rows;
         size_t bytes = rows * it->view.cols / cv_dtype_of(it->view.dtype)->block * width;
-        if (it->type != it->view.dtype) bytes += rows * it->view.cols * sizeof(float);
+        if (it->type != it->view.dtype) bytes += rows * it->view.cols * sizeof(float) + CV_ALIGN;
         if (bytes > most) most = bytes;
     }
     return most;
@@ -354,7 +358,7 @@ static void summarize(const plan *p, cv_model *model)
 corvid_status cv_weights_load(const corvid_allocator *mem, const cv_source *source,
                               const cv_load_options *options, cv_model *out, corvid_error *err)
 {
-    plan p = { .source = source };
+    plan p = { .source = source, .as_f32 = options->as_f32 };
     filling *f = NULL;
     corvid_status status;
     *out = (cv_model){ .arch = source->arch,

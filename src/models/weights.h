@@ -10,6 +10,7 @@ corvid_status cv_weights_measure(const cv_source *source, size_t *bytes, corvid_
 typedef struct cv_load_options {
     cv_team *team;               /* reads and lays out in parallel */
     float group_norm_eps;        /* v5 */
+    bool as_f32;                 /* matrices become f32 whatever the file has */
     corvid_progress_fn progress; /* may be NULL; called by the caller's thread */
     corvid_cancel_fn cancel;     /* may be NULL */
     void *ctx;

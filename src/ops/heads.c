@@ -1,12 +1,146 @@
-/* heads.c - recurrences and group norm, head by head; see heads.h. */
+/* heads.c - recurrences, group norm and gate, head by head, and back; see heads.h. */
+#include <math.h>
 #include <string.h>
 
+#include "ops/delta_rule.h"
 #include "ops/heads.h"
+
+/* ---- RWKV-4 ---------------------------------------------------------------------------------- */
+
+typedef struct wkv4_record {
+    size_t lo, hi, A, state_offset;
+    const float *w, *u, *k, *v;
+    float *y;
+} wkv4_record;
+
+static float *from(float *x, size_t at)
+{
+    return x ? x + at : NULL;
+}
+
+/* The gradient of the state before a sequence, from those of the sums that it stands for. */
+static void start4(const wkv4_record *r, const cv_sequence *seq, const cv_wkv4_back *x)
+{
+    if (!seq->start_gradient) return;
+    float *aa = seq->start_gradient + r->state_offset + r->lo, *bb = aa + r->A, *pp = bb + r->A;
+    for (size_t c = 0; c < x->n; c++) {
+        const float scale = expf(x->top[c] + x->pp[c]);
+        aa[c] += scale * x->alpha[c];
+        bb[c] += scale * x->beta[c];
+        pp[c] += scale * (x->alpha[c] * x->aa[c] + x->beta[c] * x->bb[c]);
+    }
+}
+
+static void wkv4_back(const cv_run *run, const void *record)
+{
+    const wkv4_record *r = record;
+    const size_t n = r->hi - r->lo, lo = r->lo, A = r->A;
+    float *own = run->tape->own;
+    for (size_t i = 0; n && i < run->n_sequences; i++) {
+        const cv_sequence *seq = &run->sequences[i];
+        const float *past = seq->start + r->state_offset + lo;
+        const size_t at = seq->begin * A + lo;
+        const cv_wkv4_back x = { .T = seq->n,
+                                 .n = n,
+                                 .ld = A,
+                                 .w = r->w + lo,
+                                 .u = r->u + lo,
+                                 .k = r->k + at,
+                                 .v = r->v + at,
+                                 .dy = cv_gradient(run, r->y) + at,
+                                 .aa = past,
+                                 .bb = past + A,
+                                 .pp = past + 2 * A,
+                                 .dw = from(cv_gradient(run, r->w), lo),
+                                 .du = from(cv_gradient(run, r->u), lo),
+                                 .dk = cv_gradient(run, r->k) + at,
+                                 .dv = cv_gradient(run, r->v) + at,
+                                 .alpha = own,
+                                 .beta = own + n,
+                                 .top = own + 2 * n,
+                                 .scratch = own + 3 * n };
+        for (size_t c = 0; c < n; c++) {
+            x.alpha[c] = x.beta[c] = 0.0f;
+            x.top[c] = -1e30f;
+        }
+        run->kernel->wkv4_back(&x);
+        start4(r, seq, &x);
+    }
+}
+
+void cv_wkv4_channels(const cv_run *run, size_t lo, size_t hi, size_t A, const float *w,
+                      const float *u, const float *k, const float *v, float *y, size_t state_offset)
+{
+    wkv4_record *r = cv_record(run, wkv4_back, sizeof *r);
+    if (r) *r = (wkv4_record){ lo, hi, A, state_offset, w, u, k, v, y };
+    for (size_t i = 0; i < run->n_sequences; i++) {
+        const cv_sequence *seq = &run->sequences[i];
+        float *past = seq->state + state_offset + lo;
+        const size_t at = seq->begin * A + lo;
+        run->kernel->wkv4(seq->n, hi - lo, A, w + lo, u + lo, k + at, v + at, y + at, past,
+                          past + A, past + 2 * A);
+    }
+}
+
+size_t cv_wkv4_own_scratch(size_t T, size_t A)
+{
+    return 3 * A + cv_wkv4_back_scratch(T);
+}
+
+/* ---- RWKV-5 and 6 ---------------------------------------------------------------------------- */
+
+typedef struct wkv5_record {
+    size_t lo, hi, N, A, state_offset;
+    bool per_token;
+    const float *r, *w, *k, *v, *u;
+    float *y;
+} wkv5_record;
+
+/* One head of one sequence; own begins with the gradient of its state. */
+static void wkv5_head_back(const cv_run *run, const wkv5_record *r, const cv_sequence *seq,
+                           size_t h)
+{
+    const size_t N = r->N, A = r->A, c = h * N, at = seq->begin * A + c;
+    const size_t state = r->state_offset + h * N * N, w_at = r->per_token ? at : c;
+    float *dS = run->tape->own;
+    memset(dS, 0, N * N * sizeof *dS);
+    const cv_wkv5_back x = { .T = seq->n,
+                             .N = N,
+                             .ld = A,
+                             .ldw = r->per_token ? A : 0,
+                             .r = r->r + at,
+                             .k = r->k + at,
+                             .v = r->v + at,
+                             .dy = cv_gradient(run, r->y) + at,
+                             .w = r->w + w_at,
+                             .u = r->u + c,
+                             .S = seq->start + state,
+                             .dr = cv_gradient(run, r->r) + at,
+                             .dk = cv_gradient(run, r->k) + at,
+                             .dv = cv_gradient(run, r->v) + at,
+                             .dw = from(cv_gradient(run, r->w), w_at),
+                             .du = from(cv_gradient(run, r->u), c),
+                             .dS = dS,
+                             .scratch = dS + N * N };
+    run->kernel->wkv5_back(&x);
+    for (size_t i = 0; seq->start_gradient && i < N * N; i++)
+        seq->start_gradient[state + i] += dS[i];
+}
+
+static void wkv5_back(const cv_run *run, const void *record)
+{
+    const wkv5_record *r = record;
+    for (size_t i = 0; i < run->n_sequences; i++)
+        for (size_t h = r->lo; h < r->hi; h++)
+            wkv5_head_back(run, r, &run->sequences[i], h);
+}
 
 void cv_wkv5_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, const float *r,
                    const float *w, bool per_token, const float *k, const float *v, const float *u,
                    float *y, size_t state_offset)
 {
+    wkv5_record *record = cv_record(run, wkv5_back, sizeof *record);
+    if (record) *record = (wkv5_record){ lo, hi, N, A, state_offset, per_token, r, w, k, v, u, y };
     for (size_t i = 0; i < run->n_sequences; i++) {
         const cv_sequence *seq = &run->sequences[i];
         for (size_t h = lo; h < hi; h++) {
@@ -17,6 +151,13 @@ void cv_wkv5_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, 
         }
     }
 }
+
+size_t cv_wkv5_own_scratch(size_t T, size_t N)
+{
+    return N * N + cv_wkv5_back_scratch(T, N);
+}
+
+/* ---- VRWKV6 and RWKV-7 ----------------------------------------------------------------------- */
 
 void cv_wkv6_both_ways(const cv_run *run, size_t H, size_t N, const float *r, const float *w,
                        const float *k, const float *v, const float *u, float *y, float *back,
@@ -44,6 +185,7 @@ void cv_wkv7_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, 
                    const float *w, const float *k, const float *v, const float *kk, const float *b,
                    float *y, size_t state_offset)
 {
+    cv_record_wkv7(run, lo, hi, N, A, r, w, k, v, kk, b, y, state_offset);
     for (size_t i = 0; i < run->n_sequences; i++) {
         const cv_sequence *seq = &run->sequences[i];
         for (size_t h = lo; h < hi; h++) {
@@ -54,17 +196,106 @@ void cv_wkv7_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, 
     }
 }
 
-void cv_group_norm(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, cv_norm norm,
-                   float eps, float *y)
+/* ---- Norm and gate --------------------------------------------------------------------------- */
+
+typedef struct group_record {
+    size_t lo, hi, N, A;
+    cv_norm norm;
+    const float *y;
+    float *n;
+} group_record;
+
+/* One head of one row: xh = (y - mean) / s; returns 1 / s. */
+static float normalise(size_t N, const float *y, float eps, float *xh)
 {
-    for (size_t t = 0; t < run->T; t++)
-        for (size_t c = lo * N; c < hi * N; c += N)
-            run->kernel->layer_norm(N, y + t * A + c, norm.w + c, norm.b + c, eps, y + t * A + c);
+    float mean = 0.0f, var = 0.0f;
+    for (size_t i = 0; i < N; i++)
+        mean += y[i];
+    mean /= (float)N;
+    for (size_t i = 0; i < N; i++)
+        var += (y[i] - mean) * (y[i] - mean);
+    const float scale = 1.0f / sqrtf(var / (float)N + eps);
+    for (size_t i = 0; i < N; i++)
+        xh[i] = (y[i] - mean) * scale;
+    return scale;
 }
 
-void cv_gate(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, const float *g, float *y)
+/* h = dn w;  dy = (h - mean(h) - xh mean(h xh)) / s. */
+static void group_row_back(size_t N, const float *xh, float scale, const float *w, const float *dn,
+                           float *dy)
 {
+    float mean = 0.0f, along = 0.0f;
+    for (size_t i = 0; i < N; i++) {
+        mean += dn[i] * w[i];
+        along += dn[i] * w[i] * xh[i];
+    }
+    mean /= (float)N;
+    along /= (float)N;
+    for (size_t i = 0; i < N; i++)
+        dy[i] += scale * (dn[i] * w[i] - mean - xh[i] * along);
+}
+
+static void group_back(const cv_run *run, const void *record)
+{
+    const group_record *r = record;
+    const size_t N = r->N, A = r->A;
+    const float *xh = cv_memory_of(run, r->n, A), *scale = xh + run->T * A;
+    const float *dn = cv_gradient(run, r->n);
+    float *dy = cv_gradient(run, r->y);
+    float *dw = cv_gradient(run, r->norm.w), *db = cv_gradient(run, r->norm.b);
+    for (size_t t = 0; t < run->T; t++) {
+        const size_t row = t * A;
+        for (size_t c = r->lo * N; dw && c < r->hi * N; c++)
+            dw[c] += dn[row + c] * xh[row + c];
+        for (size_t c = r->lo * N; db && c < r->hi * N; c++)
+            db[c] += dn[row + c];
+        for (size_t h = r->lo; h < r->hi; h++) {
+            const size_t at = row + h * N;
+            group_row_back(N, xh + at, scale[t * (A / N) + h], r->norm.w + h * N, dn + at, dy + at);
+        }
+    }
+}
+
+void cv_group_norm(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, cv_norm norm,
+                   float eps, const float *y, float *n)
+{
+    group_record *r = cv_record(run, group_back, sizeof *r);
+    if (r) *r = (group_record){ lo, hi, N, A, norm, y, n };
+    float *xh = r ? cv_memory_of(run, n, A) : NULL;
     for (size_t t = 0; t < run->T; t++)
-        for (size_t c = lo * N; c < hi * N; c++)
-            y[t * A + c] *= g[t * A + c];
+        for (size_t h = lo; h < hi; h++) {
+            const size_t c = h * N, at = t * A + c;
+            if (r) xh[run->T * A + t * (A / N) + h] = normalise(N, y + at, eps, xh + at);
+            run->kernel->layer_norm(N, y + at, norm.w + c, norm.b + c, eps, n + at);
+        }
+}
+
+typedef struct gate_record {
+    size_t begin, end, A;
+    const float *y, *g;
+    float *out;
+} gate_record;
+
+static void gate_back(const cv_run *run, const void *record)
+{
+    const gate_record *r = record;
+    const float *d = cv_gradient(run, r->out);
+    float *dy = cv_gradient(run, r->y), *dg = cv_gradient(run, r->g);
+    for (size_t t = 0; t < run->T; t++) {
+        const size_t at = t * r->A + r->begin, n = r->end - r->begin;
+        run->kernel->mul_add(n, d + at, r->g + at, dy + at);
+        run->kernel->mul_add(n, d + at, r->y + at, dg + at);
+    }
+}
+
+void cv_gate(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, const float *y,
+             const float *g, float *out)
+{
+    const size_t begin = lo * N, end = hi * N;
+    gate_record *r = cv_record(run, gate_back, sizeof *r);
+    if (r) *r = (gate_record){ begin, end, A, y, g, out };
+    for (size_t t = 0; t < run->T; t++) {
+        const size_t at = t * A + begin;
+        run->kernel->mul(end - begin, y + at, g + at, out + at);
+    }
 }

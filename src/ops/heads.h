@@ -1,4 +1,4 @@
-/* heads.h - what is done head by head: the recurrences and the norm behind them.
+/* heads.h - what is done head by head: the recurrences, the norm and the gate behind them.
  *
  * Each member calls these for the heads [lo, hi) that it owns (cv_own_heads), for all rows; a head's
  * channels are touched by its owner alone, so no meeting is needed within a head's work.
@@ -13,6 +13,12 @@ static inline float *cv_head_state(const cv_sequence *seq, size_t offset, size_t
 {
     return seq->state + offset + h * N * N;
 }
+
+/* RWKV-4 [v4.wkv] for channels [lo, hi) of A: the state is aa, bb, pp [A] each at state_offset.
+ * w [A] = -exp(time_decay) < 0. */
+void cv_wkv4_channels(const cv_run *run, size_t lo, size_t hi, size_t A, const float *w,
+                      const float *u, const float *k, const float *v, float *y,
+                      size_t state_offset);
 
 /* RWKV-5 and 6 [v5.wkv] [v6.wkv].  w: [T][A], or [A] for all rows where per_token is false. */
 void cv_wkv5_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, const float *r,
@@ -33,11 +39,18 @@ void cv_wkv7_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, 
                    const float *w, const float *k, const float *v, const float *kk, const float *b,
                    float *y, size_t state_offset);
 
-/* y = GN(y) over each head's N channels [gn]. */
+/* n = GN(y) over each head's N channels [gn]; without a tape n may be y.  With a tape it wants
+ * T * (A + A / N) floats of memory behind n. */
 void cv_group_norm(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, cv_norm norm,
-                   float eps, float *y);
+                   float eps, const float *y, float *n);
 
-/* y *= g for these heads. */
-void cv_gate(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, const float *g, float *y);
+/* out = y g for these heads; without a tape out may be y. */
+void cv_gate(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, const float *y,
+             const float *g, float *out);
+
+/* Floats of this member's scratch that walking back through the recurrences of versions 4, and 5 and
+ * 6, takes. */
+size_t cv_wkv4_own_scratch(size_t T, size_t A);
+size_t cv_wkv5_own_scratch(size_t T, size_t N);
 
 #endif

@@ -2,7 +2,7 @@
 #ifndef CV_ROWWISE_H
 #define CV_ROWWISE_H
 
-#include "ops/run.h"
+#include "ops/tape.h"
 
 #define CV_LN_EPS 1e-5f /* [ln] */
 
@@ -11,7 +11,7 @@ typedef struct cv_norm {
 } cv_norm;
 
 /* y[t] = LN(x[t]) over n channels [ln], for this member's rows; follow with cv_settle before other
- * rows are read.  y may be x. */
+ * rows are read.  y may be x.  With a tape it wants T * (n + 1) floats of memory behind y. */
 void cv_layer_norm(const cv_run *run, size_t n, const float *x, cv_norm norm, float *y);
 
 /* Token shift [shift.maa]: y = z + (prev - z) * mu, where prev is the row before, or for the first

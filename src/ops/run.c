@@ -4,7 +4,7 @@
 void cv_run_rows(cv_run *run, size_t T)
 {
     run->T = T;
-    run->split = T > CV_ROWS_FOR_ALL && run->me->n > 1;
+    run->split = run->tape || (T > CV_ROWS_FOR_ALL && run->me->n > 1);
     run->lo = 0;
     run->hi = T;
     if (run->split) cv_share(run->me, T, &run->lo, &run->hi);
@@ -55,6 +55,7 @@ float *cv_take_common(cv_run *run, size_t width)
 
 float *cv_take_own(cv_run *run, size_t width)
 {
+    if (run->tape) return cv_take_common(run, width); /* values stay, and have gradients */
     return take(&run->own, run->T * width);
 }
 

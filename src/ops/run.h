@@ -23,6 +23,10 @@
 typedef struct cv_sequence {
     size_t begin, n; /* rows [begin, begin + n) */
     float *state;    /* all layers; see cv_model.state_size */
+
+    /* With a tape: the state as it was before the step, and where its gradient goes, or NULL. */
+    const float *start;
+    float *start_gradient;
 } cv_sequence;
 
 /* The tokens of one picture: h x w of them row by row, and perhaps a class token behind. */
@@ -48,6 +52,7 @@ typedef struct cv_run {
     size_t lo, hi; /* the rows this member computes in row-wise work */
     cv_buffers common, own;
     float *matmul; /* scratch of cv_matmul_scratch(T) */
+    struct cv_tape *tape; /* NULL: nothing is recorded (tape.h) */
 } cv_run;
 
 /* Steps of at most this many rows are computed by everyone. */

@@ -1,0 +1,146 @@
+/* elementwise.c - number by number, and back; see elementwise.h. */
+#include "ops/elementwise.h"
+
+/* ---- Biased curves --------------------------------------------------------------------------- */
+
+typedef struct biased_record {
+    cv_curve f;
+    size_t begin, end, A;
+    const float *bias;
+    float *y;
+} biased_record;
+
+#define DECAY7_RATE ((float)0.60653065971263342) /* e^-1/2 */
+
+/* Turns dy into the gradient of bias + y, for one row.  The decays remember the exponential or
+ * sigmoid inside: near 1 they themselves have lost its digits. */
+static void curve_back(cv_curve f, size_t n, const float *y, const float *inner, float *dy)
+{
+    for (size_t c = 0; c < n; c++) {
+        switch (f) {
+        case CV_CURVE_SIGMOID: dy[c] *= y[c] * (1.0f - y[c]); break;
+        case CV_CURVE_DECAY6: dy[c] *= -y[c] * inner[c]; break;
+        case CV_CURVE_DECAY7: dy[c] *= -DECAY7_RATE * y[c] * inner[c] * (1.0f - inner[c]); break;
+        }
+    }
+}
+
+static void biased_back(const cv_run *run, const void *record)
+{
+    const biased_record *r = record;
+    const float *inner = cv_memory_of(run, r->y, r->A);
+    float *dy = cv_gradient(run, r->y), *db = cv_gradient(run, r->bias);
+    for (size_t t = 0; t < run->T; t++) {
+        const size_t at = t * r->A + r->begin, n = r->end - r->begin;
+        curve_back(r->f, n, r->y + at, inner + at, dy + at);
+        for (size_t c = 0; db && c < n; c++)
+            db[r->begin + c] += dy[at + c];
+    }
+}
+
+/* Above this the decay is 0, and infinity times 0 would be no number. */
+#define LARGEST_EXPONENTIAL 1e30f
+
+static void remember(const cv_kernels *kernel, cv_curve f, size_t n, const float *x, float *inner)
+{
+    if (f == CV_CURVE_DECAY7) kernel->sigmoid(n, x, inner);
+    if (f != CV_CURVE_DECAY6) return;
+    kernel->exp(n, x, inner);
+    for (size_t c = 0; c < n; c++)
+        if (inner[c] > LARGEST_EXPONENTIAL) inner[c] = LARGEST_EXPONENTIAL;
+}
+
+static void curve(const cv_kernels *kernel, cv_curve f, size_t n, float *y)
+{
+    switch (f) {
+    case CV_CURVE_SIGMOID: kernel->sigmoid(n, y, y); break;
+    case CV_CURVE_DECAY6: kernel->decay6(n, y, y); break;
+    case CV_CURVE_DECAY7: kernel->decay7(n, y, y); break;
+    }
+}
+
+void cv_biased(const cv_run *run, cv_curve f, size_t begin, size_t end, size_t A, const float *bias,
+               float *y)
+{
+    biased_record *r = cv_record(run, biased_back, sizeof *r);
+    if (r) *r = (biased_record){ f, begin, end, A, bias, y };
+    float *inner = r ? cv_memory_of(run, y, A) : NULL;
+    for (size_t t = 0; t < run->T; t++) {
+        float *row = y + t * A;
+        for (size_t c = begin; c < end; c++)
+            row[c] += bias[c];
+        if (r) remember(run->kernel, f, end - begin, row + begin, inner + t * A + begin);
+        curve(run->kernel, f, end - begin, row + begin);
+    }
+}
+
+/* ---- Shift decided by the token -------------------------------------------------------------- */
+
+typedef struct mix_record {
+    size_t n;
+    const float *z, *d, *mu, *m, *x;
+} mix_record;
+
+/* By columns, because of the sum over rows. */
+static void mix_back(const cv_run *run, const void *record)
+{
+    const mix_record *r = record;
+    const float *dx = cv_gradient(run, r->x);
+    float *dz = cv_gradient(run, r->z), *dd = cv_gradient(run, r->d);
+    float *dm = cv_gradient(run, r->m), *dmu = cv_gradient(run, r->mu);
+    size_t lo, hi;
+    cv_own_columns(run, r->n, &lo, &hi);
+    for (size_t t = 0; t < run->T; t++)
+        for (size_t c = lo; c < hi; c++) {
+            const size_t at = t * r->n + c;
+            const float both = dx[at] * r->d[at];
+            dz[at] += dx[at];
+            dd[at] += dx[at] * (r->mu[c] + r->m[at]);
+            dm[at] += both;
+            if (dmu) dmu[c] += both;
+        }
+}
+
+void cv_mix_by_token(const cv_run *run, size_t n, const float *z, const float *d, const float *mu,
+                     const float *m, float *x)
+{
+    mix_record *r = cv_record(run, mix_back, sizeof *r);
+    if (r) *r = (mix_record){ n, z, d, mu, m, x };
+    for (size_t t = run->lo; t < run->hi; t++)
+        for (size_t c = 0; c < n; c++) {
+            const size_t at = t * n + c;
+            x[at] = z[at] + d[at] * (mu[c] + m[at]);
+        }
+}
+
+/* ---- Blend ----------------------------------------------------------------------------------- */
+
+typedef struct blend_record {
+    size_t begin, end, A;
+    const float *v, *first, *share, *out;
+} blend_record;
+
+/* The gradient of `first` gathers over all layers that blend it in. */
+static void blend_back(const cv_run *run, const void *record)
+{
+    const blend_record *r = record;
+    const float *d = cv_gradient(run, r->out);
+    float *dv = cv_gradient(run, r->v), *dfirst = cv_gradient(run, r->first);
+    float *dshare = cv_gradient(run, r->share);
+    for (size_t t = 0; t < run->T; t++)
+        for (size_t c = t * r->A + r->begin; c < t * r->A + r->end; c++) {
+            dv[c] += d[c] * (1.0f - r->share[c]);
+            dfirst[c] += d[c] * r->share[c];
+            dshare[c] += d[c] * (r->first[c] - r->v[c]);
+        }
+}
+
+void cv_blend(const cv_run *run, size_t begin, size_t end, size_t A, const float *v,
+              const float *first, const float *share, float *out)
+{
+    blend_record *r = cv_record(run, blend_back, sizeof *r);
+    if (r) *r = (blend_record){ begin, end, A, v, first, share, out };
+    for (size_t t = 0; t < run->T; t++)
+        for (size_t c = t * A + begin; c < t * A + end; c++)
+            out[c] = v[c] + (first[c] - v[c]) * share[c];
+}

@@ -1,0 +1,79 @@
+/* loss.c - cross-entropy behind the head; see loss.h.
+ *
+ * The logits of all rows together would be larger than the model where the vocabulary is large, so
+ * they are made, used and forgotten CV_LOSS_ROWS at a time. */
+#include <math.h>
+
+#include "ops/loss.h"
+
+/* -ln softmax(logits)[target], smoothed; logits become weight * (softmax - q), and with l2_wrap the
+ * largest one is pulled down. */
+static double one_row(const cv_kernels *kernel, const cv_loss *loss, size_t V, int32_t target,
+                      float *logits)
+{
+    size_t best = 0;
+    double all = 0.0;
+    for (size_t i = 0; i < V; i++) {
+        if (logits[i] > logits[best]) best = i;
+        all += (double)logits[i];
+    }
+    const float top = logits[best];
+    const double at = (double)logits[target];
+    for (size_t i = 0; i < V; i++)
+        logits[i] -= top;
+    kernel->exp(V, logits, logits);
+    double sum = (double)logits[0];
+    for (size_t i = 1; i < V; i++)
+        sum += (double)logits[i];
+
+    const double s = loss->smoothing, log_sum = log(sum) + (double)top;
+    const double value = log_sum - (1.0 - s) * at - s * all / (double)V;
+    const float scale = (float)(loss->weight / sum), even = (float)(loss->weight * s / (double)V);
+    for (size_t i = 0; i < V; i++)
+        logits[i] = logits[i] * scale - even;
+    logits[target] -= (float)(loss->weight * (1.0 - s));
+    logits[best] += (float)(loss->weight * loss->l2_wrap) * top;
+    return value;
+}
+
+/* This member's rows of a part. */
+static void rows_of(const cv_run *part, const cv_loss *loss, size_t first, float *logits,
+                    float *rows)
+{
+    const size_t V = loss->head->rows;
+    for (size_t t = part->lo; t < part->hi; t++) {
+        const int32_t target = loss->targets[first + t];
+        float *row = logits + t * V;
+        rows[first + t] = 0.0f;
+        if (target >= 0)
+            rows[first + t] = (float)one_row(part->kernel, loss, V, target, row);
+        else
+            for (size_t i = 0; i < V; i++)
+                row[i] = 0.0f;
+    }
+}
+
+void cv_cross_entropy(const cv_run *run, const cv_loss *loss, const float *z, float *logits,
+                      bool gradients, float *rows)
+{
+    const size_t C = loss->head->cols;
+    float *dz = gradients ? cv_gradient(run, z) : NULL;
+    float *db = gradients && loss->bias ? cv_gradient(run, loss->bias) : NULL;
+    for (size_t first = 0; first < run->T; first += CV_LOSS_ROWS) {
+        cv_run part = *run;
+        part.tape = NULL; /* the product is not recorded: it goes back here */
+        part.T = run->T - first < CV_LOSS_ROWS ? run->T - first : CV_LOSS_ROWS;
+        cv_share(run->me, part.T, &part.lo, &part.hi);
+        const cv_linear head = {
+            .W = loss->head, .x = z + first * C, .y = logits, .bias = loss->bias
+        };
+        cv_linear_all(&part, &head, 1);
+        cv_meet(run);
+        rows_of(&part, loss, first, logits, rows);
+        cv_meet(run);
+        part.tape = run->tape;
+        if (gradients)
+            cv_product_back(&part, loss->head, z + first * C, C, logits, dz + first * C, db);
+        cv_meet(run);
+    }
+}
