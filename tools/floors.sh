@@ -13,7 +13,8 @@ allowed() { # the folders that a file of folder $1 may include, besides its own
     kernels) echo base tensor ;;
     ops) echo base tensor kernels ;;
     models) echo base tensor kernels ops formats ;;
-    engine | train | inspect) echo base tensor kernels ops models formats text image ;;
+    engine | inspect) echo base tensor kernels ops models formats text image ;;
+    train) echo base tensor kernels ops models formats text image engine ;;
     api) echo base tensor kernels ops models formats text image engine train inspect ;;
     *) return 1 ;;
     esac

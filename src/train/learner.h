@@ -1,0 +1,90 @@
+/* learner.h - a model that learns: its parameters in full precision, their gradients, and the steps
+ * that turn data into gradients.  What is done with the gradients is adamw.h.
+ *
+ * The parameters are kept as the official files have them, in f32, rows of outputs first; before each
+ * step they are laid out for the kernels and transformed as the loader does, and behind it the
+ * gradients go the same way back.  The model text that learns is the one that runs. */
+#ifndef CV_LEARNER_H
+#define CV_LEARNER_H
+
+#include "models/vision.h"
+#include "models/weights.h"
+
+/* One tensor, or one slice of one. */
+typedef struct cv_param {
+    cv_view view; /* its official name, place and shape */
+    float *value; /* [rows][cols], official values */
+    float *gradient;
+    size_t n;
+    float *slot;          /* vectors: what the model reads; NULL: a matrix */
+    float *slot_gradient; /* of the slot */
+    size_t slot_n;        /* more than n where a number serves a whole head */
+    bool direct;          /* value is the slot */
+} cv_param;
+
+typedef struct cv_learner {
+    const corvid_allocator *mem;
+    cv_team *team;
+    const cv_kernels *kernel;
+    cv_source source; /* its shapes; what it read is gone */
+    cv_model model;
+    cv_param *params;
+    size_t n_params;
+    cv_trained *trained; /* [matrices] */
+    size_t n_trained;
+    float *block;        /* values and gradients of all params that are not direct */
+    float *slots;        /* gradients beside model.weights */
+    unsigned char *panels; /* of the transposes */
+
+    /* Room for a batch of `rows` rows. */
+    size_t rows;
+    cv_lesson_memory memory;
+    float *values, *gradients, *scratch, *members, *losses;
+    unsigned char *records;
+    cv_sequence *sequences;
+    float *states; /* running, then starting: [2][sequences] */
+    size_t state_size, max_sequences;
+} cv_learner;
+
+/* Takes the weights of a source (a checkpoint, or initial values), of any type, in f32.  team is the
+ * caller's and outlives the learner.  CORVID_E_MEMORY says how much it would take. */
+corvid_status cv_learner_open(const corvid_allocator *mem, cv_team *team, const cv_kernels *kernel,
+                              const cv_source *source, cv_learner *out, corvid_error *err);
+void cv_learner_close(cv_learner *learner); /* safe on a zeroed one */
+
+/* Room for batches of n_sequences of `length` tokens. */
+corvid_status cv_learner_room(cv_learner *learner, size_t n_sequences, size_t length,
+                              corvid_error *err);
+
+/* Bytes that opening and such room take together. */
+size_t cv_learner_bytes(const cv_learner *learner);
+
+/* A batch of sequences of equal length, each from the model's start. */
+typedef struct cv_batch {
+    const int32_t *tokens, *targets; /* [n_sequences][length]; a negative target does not count */
+    size_t n_sequences, length;
+    double weight;  /* of one row in the gradient, 1 / rows of all batches of a step */
+    double l2_wrap; /* [loss.wrap] */
+} cv_batch;
+
+/* Sets all gradients to zero; once before the batches of a step. */
+void cv_learner_clear(cv_learner *learner);
+
+/* Adds the gradient of a batch; *loss becomes the mean over the rows that count, in nats. */
+corvid_status cv_learner_batch(cv_learner *learner, const cv_batch *batch, double *loss,
+                               corvid_error *err);
+
+/* The same without gradients. */
+corvid_status cv_learner_score(cv_learner *learner, const cv_batch *batch, double *loss,
+                               corvid_error *err);
+
+/* Brings the gradients to the official values; once behind the batches of a step. */
+void cv_learner_gather(cv_learner *learner);
+
+/* The parameters have changed: lays them out anew. */
+void cv_learner_publish(cv_learner *learner);
+
+/* A source whose views read the parameters as they are now, for saving; valid while the learner is. */
+cv_source cv_learner_source(const cv_learner *learner);
+
+#endif
