@@ -284,3 +284,9 @@ const char *cli_size_text(uint64_t bytes, char out[SIZE_TEXT])
     snprintf(out, SIZE_TEXT, unit ? "%.1f %s" : "%.0f %s", v, units[unit]);
     return out;
 }
+
+int cli_make_folder(const char *path)
+{
+    if (mkdir(path, 0777) == 0 || errno == EEXIST) return 0;
+    return fail(CORVID_E_WRITE, "%s: cannot make this folder: %s", path, strerror(errno));
+}

@@ -54,6 +54,9 @@ json_t *cli_json_ids(const token_list *list);
 #define SIZE_TEXT 32
 const char *cli_size_text(uint64_t bytes, char out[SIZE_TEXT]);
 
+/* Makes a folder unless it is there; 0, or 6 after a message. */
+int cli_make_folder(const char *path);
+
 /* Puts a file in place whole or not at all: open a temporary beside it, write, then keep or drop. */
 typedef struct new_file {
     FILE *file;

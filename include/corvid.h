@@ -373,6 +373,60 @@ CORVID_API int32_t corvid_sample(corvid_sampler *sampler, const float *logits);
 /* Forgets the tokens seen and starts the random sequence anew. */
 CORVID_API void corvid_sampler_reset(corvid_sampler *sampler, uint64_t seed);
 
+/* ---- Training -------------------------------------------------------------------------------- */
+
+/* What a step of training came to. */
+typedef struct corvid_training_report {
+    uint64_t step, steps;        /* steps done, and of the whole run */
+    uint64_t tokens;             /* read so far, in this run and before it was resumed */
+    double loss;                 /* of this step, nats per token */
+    double validation;           /* mean over the validation part; NAN when it was not measured */
+    double learning_rate, gradient_norm;
+    double seconds;              /* since this run began */
+    uint64_t memory_bytes;       /* that the model takes to learn */
+    int saved;                   /* non-zero: the run can go on from here */
+} corvid_training_report;
+
+typedef struct corvid_train_language_options {
+    size_t struct_size;
+    const char *arch;         /* "rwkv4", "rwkv5.2", "rwkv6", "rwkv7" */
+    size_t layers, width;     /* 6 and 256 */
+    const char *vocab;        /* vocabulary file; NULL or "bytes": the bytes themselves */
+    const char *const *data;  /* [n_data] .txt and .jsonl files, and folders of them */
+    size_t n_data;
+    const char *out;          /* folder that gets model.safetensors, resume.bin, tokens.bin */
+    int resume;               /* non-zero: goes on from resume.bin, where there is one */
+    uint64_t seed;            /* 1; everything follows from it */
+    uint64_t steps;           /* 1000 */
+    size_t batch, context;    /* 8 sequences of 256 tokens a step */
+    double learning_rate, final_learning_rate; /* 1e-3 and 1e-5, by a cosine */
+    uint64_t warmup;          /* 10 steps */
+    double beta1, beta2, eps; /* 0.9, 0.99, 1e-18 as the official trainers */
+    double weight_decay;      /* 0.001, of the large matrices only */
+    double clip;              /* 1: of the norm of the gradients; 0: none */
+    double l2_wrap;           /* 1e-4 [loss.wrap] */
+    double validation;        /* 0.1 of the data is kept aside */
+    uint64_t evaluate_every;  /* 100 steps; 0: at the end */
+    uint64_t evaluate_tokens; /* 65,536 of the validation part each time; 0: all */
+    uint64_t save_every;      /* 500 steps, and at the end */
+    size_t n_threads;         /* 0: all */
+    const char *cpu;          /* NULL: the best */
+    const corvid_allocator *allocator;
+    void (*report)(void *ctx, const corvid_training_report *report); /* after each step; or NULL */
+    corvid_progress_fn progress; /* bytes of text turned into tokens, before the first step */
+    corvid_cancel_fn cancel;     /* asked after each step: the run is saved and ends */
+    void *callback_ctx;
+} corvid_train_language_options;
+
+CORVID_API void corvid_train_language_defaults(corvid_train_language_options *options);
+
+/* Trains a language model from nothing.  Same seed, data and settings: the same weights, bit for
+ * bit, on any number of threads and however often it was stopped and resumed.
+ * CORVID_E_CANCELLED: stopped, and saved.  CORVID_E_INTERNAL with a sentence that names step and
+ * tensor: a number was not finite; the last good files are kept. */
+CORVID_API corvid_status corvid_train_language(const corvid_train_language_options *options,
+                                               corvid_error *err);
+
 /* ---- Files ----------------------------------------------------------------------------------- */
 
 typedef struct corvid_convert_options {
