@@ -382,7 +382,7 @@ def main():
     result.update(images_per_s=o.batch / middle, ms=1e3 * middle,
                   ms_per_image=1e3 * middle / o.batch, ms_least=1e3 * min(seconds),
                   ms_most=1e3 * max(seconds), peak_bytes=peak_bytes(), start_bytes=start_bytes,
-                  torch=torch.__version__, blas=library, blas_gmac_per_s_core=gmac_per_s)
+                  torch=torch.__version__, blas=os.path.basename(library), blas_gmac_per_s_core=gmac_per_s)
     say(result, o.json)
     return 0
 

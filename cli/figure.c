@@ -53,7 +53,7 @@ void figure_spark(const figure_line *line, size_t width, char *out, size_t size)
     out[0] = 0;
     if (width > size / 3) width = size / 3 - 1;
     if (line->n < width) return;
-    double low = INFINITY, high = -INFINITY;
+    double low = HUGE_VAL, high = -HUGE_VAL;
     for (size_t i = 0; i < width; i++) {
         low = fmin(low, part_mean(line, i, width));
         high = fmax(high, part_mean(line, i, width));
@@ -80,7 +80,7 @@ static double place_y(const axes *a, double y)
 
 static axes axes_of(const figure_line *const *lines, size_t n)
 {
-    axes a = { INFINITY, -INFINITY, INFINITY, -INFINITY };
+    axes a = { HUGE_VAL, -HUGE_VAL, HUGE_VAL, -HUGE_VAL };
     for (size_t l = 0; l < n; l++)
         for (size_t i = 0; i < lines[l]->n; i++) {
             a.x0 = fmin(a.x0, lines[l]->x[i]);

@@ -165,7 +165,7 @@ static int train_language(const train_options *o)
 {
     corvid_train_language_options t;
     corvid_error err;
-    watch w = { .o = o, .validation = NAN };
+    watch w = { .o = o, .validation = (double)NAN };
     corvid_train_language_defaults(&t);
     t.arch = o->arch;
     t.layers = o->layers;

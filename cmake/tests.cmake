@@ -85,7 +85,7 @@ target_compile_definitions(corvid_double PUBLIC CV_DOUBLE float=double expf=exp 
                            tanhf=tanh fmaf=fma fmaxf=fmax fabsf=fabs logf=log)
 corvid_common_flags(corvid_double)
 target_compile_options(corvid_double PUBLIC -Wno-double-promotion -Wno-conversion -Wno-array-bounds
-                       -Wno-stringop-overread)
+                       $<$<C_COMPILER_ID:GNU>:-Wno-stringop-overread>)
 target_include_directories(corvid_double PUBLIC include src tests/support)
 file(GLOB GRAD_SOURCES CONFIGURE_DEPENDS tests/grad/test_*.c)
 foreach(source ${GRAD_SOURCES})

@@ -183,7 +183,7 @@ static corvid_status open_session(session *s, corvid_error *err)
     CV_TRY(open_data(s, err));
     CV_TRY(open_learner(s, err));
     CV_TRY(open_optimizer(s, err));
-    s->at = (cv_resume){ .seed = r->seed, .settings = hash_settings(s), .best = INFINITY };
+    s->at = (cv_resume){ .seed = r->seed, .settings = hash_settings(s), .best = (double)INFINITY };
     path_in(s, "resume.bin", path);
     const bool found = stat(path, &there) == 0;
     if (r->resume && found) return cv_resume_load(&s->learner, s->tensors, &s->at, path, err);
@@ -317,7 +317,7 @@ static corvid_status train(session *s, corvid_error *err)
     const cv_language_run *r = s->run;
     while (s->at.step < r->steps) {
         cv_run_report report = { .steps = r->steps,
-                                 .validation = NAN,
+                                 .validation = (double)NAN,
                                  .memory_bytes = cv_learner_bytes(&s->learner) };
         CV_TRY(one_step(s, &report, err));
         const bool stop = r->cancel && r->cancel(r->ctx);
