@@ -43,12 +43,16 @@ void cv_walk_back(const cv_run *run)
     }
 }
 
+static bool is_within(const float *value, const float *block, size_t n)
+{
+    return n > 0 && value >= block && value < block + n;
+}
+
 float *cv_gradient(const cv_run *run, const float *value)
 {
     const cv_tape *t = run->tape;
-    if (value >= t->values && value < t->values + t->n_values)
-        return t->gradients + (value - t->values);
-    if (value >= t->weights && value < t->weights + t->n_weights)
+    if (is_within(value, t->values, t->n_values)) return t->gradients + (value - t->values);
+    if (is_within(value, t->weights, t->n_weights))
         return t->weight_gradients + (value - t->weights);
     return NULL;
 }
