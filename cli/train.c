@@ -76,12 +76,12 @@ typedef struct watch {
     progress bar;
     FILE *log;
     figure_line losses, validations;
-    double validation, smooth;
+    double smooth;
     uint64_t first_tokens;
     bool begun;
 } watch;
 
-static void log_step(const watch *w, FILE *to, const corvid_training_report *r)
+static void log_step(FILE *to, const corvid_training_report *r)
 {
     if (!to) return;
     json_t *line = json_pack("{s:I, s:f, s:f, s:f, s:I, s:f}", "step", (json_int_t)r->step, "loss",
@@ -94,7 +94,6 @@ static void log_step(const watch *w, FILE *to, const corvid_training_report *r)
     fflush(to);
     free(text);
     json_decref(line);
-    (void)w;
 }
 
 static double tokens_per_s(const watch *w, const corvid_training_report *r)
@@ -115,10 +114,9 @@ static void report(void *ctx, const corvid_training_report *r)
     }
     w->smooth += 0.05 * (r->loss - w->smooth);
     figure_add(&w->losses, (double)r->step, r->loss);
-    log_step(w, w->log, r);
-    if (w->o->json) log_step(w, stdout, r);
+    log_step(w->log, r);
+    if (w->o->json) log_step(stdout, r);
     if (!isnan(r->validation)) {
-        w->validation = r->validation;
         figure_add(&w->validations, (double)r->step, r->validation);
         progress_end(&w->bar);
         progress_begin(&w->bar, "training");
@@ -165,7 +163,7 @@ static int train_language(const train_options *o)
 {
     corvid_train_language_options t;
     corvid_error err;
-    watch w = { .o = o, .validation = (double)NAN };
+    watch w = { .o = o };
     corvid_train_language_defaults(&t);
     t.arch = o->arch;
     t.layers = o->layers;

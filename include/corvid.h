@@ -289,7 +289,7 @@ typedef struct corvid_view {
  *   wanted  [n_wanted]  layers whose output goes into features, counted from 0, negative ones from
  *                       the end; the last one comes after the final norm.  May be NULL
  * CORVID_E_ARGUMENT: an empty picture, no such layer, logits of a model without a head, a language
- * model.  CORVID_E_MEMORY is said before work begins.  CORVID_E_CANCELLED between pictures. */
+ * model.  CORVID_E_MEMORY is said before work begins.  CORVID_E_CANCELLED between passes. */
 CORVID_API corvid_status corvid_see(corvid_model *model, const corvid_view *views, size_t n,
                                     const int *wanted, size_t n_wanted, corvid_error *err);
 

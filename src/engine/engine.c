@@ -18,21 +18,16 @@ static size_t chunk_of(const cv_engine_options *options)
     return n > CV_CHUNK_MAX ? CV_CHUNK_MAX : n;
 }
 
-static size_t aligned(size_t floats)
-{
-    return (floats + 15) / 16 * 16;
-}
-
 /* Sizes of the workspace of a model (only arch and sizes are read); returns its floats. */
 static size_t workspace(const cv_model *model, const cv_engine_options *options, size_t *common,
                         size_t *own, size_t *matmul)
 {
     const cv_member one = { .team = NULL, .id = 0, .n = threads_of(options) };
     cv_language_buffers(model, chunk_of(options), &one, common, own, matmul);
-    *common = aligned(*common);
-    *own = aligned(*own);
-    *matmul = aligned(*matmul);
-    return *common + one.n * (*own + *matmul) + aligned(CV_HEAD_ROWS * model->sizes.V);
+    *common = cv_padded(*common);
+    *own = cv_padded(*own);
+    *matmul = cv_padded(*matmul);
+    return *common + one.n * (*own + *matmul) + cv_padded(CV_HEAD_ROWS * model->sizes.V);
 }
 
 static size_t pass_bytes(size_t chunk)

@@ -38,10 +38,7 @@ static corvid_status take_names(cv_engine *e, corvid_error *err)
 
 size_t cv_see_native(const cv_sizes *sizes)
 {
-    size_t side = 1;
-    while (side * side < sizes->G)
-        side++;
-    return side * sizes->p;
+    return cv_side_of(sizes->G) * sizes->p;
 }
 
 /* The L models are told by their head.  The one with 1000 classes was built for 192 pixels and is
@@ -84,11 +81,6 @@ void cv_see_close(cv_engine *e)
 
 /* ---- Memory ---------------------------------------------------------------------------------- */
 
-static size_t aligned(size_t floats)
-{
-    return (floats + 15) / 16 * 16;
-}
-
 /* Where the parts of a workspace lie. */
 typedef struct layout {
     size_t common, own, matmul, floats;
@@ -99,9 +91,9 @@ static layout layout_of(const cv_model *model, const cv_grid *grids, size_t n, s
     const cv_member one = { .team = NULL, .id = 0, .n = n_members };
     layout l;
     cv_vision_buffers(model, grids, n, &one, &l.common, &l.own, &l.matmul);
-    l.common = aligned(l.common);
-    l.own = aligned(l.own);
-    l.matmul = aligned(l.matmul);
+    l.common = cv_padded(l.common);
+    l.own = cv_padded(l.own);
+    l.matmul = cv_padded(l.matmul);
     l.floats = l.common + n_members * (l.own + l.matmul);
     return l;
 }

@@ -92,6 +92,15 @@ typedef struct cv_stack {
 
 extern const cv_stack cv_language_stack, cv_vision_stack;
 
+/* Side of the square table of G positions, rounded up. */
+static inline size_t cv_side_of(size_t G)
+{
+    size_t side = 1;
+    while (side < 65536 && side * side < G)
+        side++;
+    return side;
+}
+
 /* Rows of a table, fetched one by one (the embedding). */
 typedef struct cv_table {
     cv_dtype dtype;

@@ -289,9 +289,7 @@ static corvid_status check_visit(void *ctx, cv_view *view, corvid_error *err)
 static corvid_status check_vision(const cv_source *source, corvid_error *err)
 {
     const cv_sizes *s = &source->sizes;
-    size_t side = 1;
-    while (side * side < s->G && side < 65536)
-        side++;
+    const size_t side = cv_side_of(s->G);
     if (side * side != s->G)
         return cv_fail(err, CORVID_E_FORMAT,
                        "%s: backbone.pos_embed has %zu positions, expected a square number",

@@ -116,21 +116,13 @@ static size_t grid_of(const cv_run *run, size_t from, size_t t)
     return from;
 }
 
-static size_t side_of(size_t G)
-{
-    size_t side = 1;
-    while (side * side < G)
-        side++;
-    return side;
-}
-
 /* A tile's rows of x from its patches.  A class token has no patch and no position. */
 static void embed_tile(const cv_tile *t, const cv_model *model, const cv_sight *sight,
                        const stack *b)
 {
     const cv_vision *v = &model->vision;
     const size_t C = model->sizes.C, p = model->sizes.p, I = 3 * p * p;
-    const size_t side = side_of(model->sizes.G);
+    const size_t side = cv_side_of(model->sizes.G);
     float *x = b->x + t->first * C;
     size_t g = grid_of(&t->run, 0, t->first);
     for (size_t i = 0; i < t->run.T; i++) {

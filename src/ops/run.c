@@ -43,7 +43,7 @@ bool cv_tile_next(cv_tile *tile)
 static float *take(cv_buffers *buffers, size_t floats)
 {
     float *at = buffers->base ? buffers->base + buffers->used : NULL;
-    buffers->used += (floats + 15) / 16 * 16;
+    buffers->used += cv_padded(floats);
     if (buffers->used > buffers->peak) buffers->peak = buffers->used;
     return at;
 }

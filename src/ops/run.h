@@ -58,6 +58,12 @@ typedef struct cv_run {
 /* Steps of at most this many rows are computed by everyone. */
 #define CV_ROWS_FOR_ALL ((size_t)4)
 
+/* Floats of a buffer, up to a whole cache line: what taking one of n floats uses up. */
+static inline size_t cv_padded(size_t n)
+{
+    return (n + 15) / 16 * 16;
+}
+
 /* Fills T, split, lo, hi; leaves the rest. */
 void cv_run_rows(cv_run *run, size_t T);
 

@@ -57,11 +57,6 @@ float *cv_gradient(const cv_run *run, const float *value)
     return NULL;
 }
 
-static size_t aligned(size_t floats)
-{
-    return (floats + 15) / 16 * 16;
-}
-
 void cv_take_memory(cv_run *run, size_t n)
 {
     if (run->tape) cv_take_shared(run, n);
@@ -69,7 +64,7 @@ void cv_take_memory(cv_run *run, size_t n)
 
 float *cv_memory_of(const cv_run *run, float *buffer, size_t width)
 {
-    return buffer + aligned(run->T * width);
+    return buffer + cv_padded(run->T * width);
 }
 
 void cv_own_columns(const cv_run *run, size_t n, size_t *lo, size_t *hi)

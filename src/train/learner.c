@@ -14,11 +14,6 @@ static void *slot_of(cv_model *model, const cv_view *view)
     return owner + view->field->offset;
 }
 
-static size_t aligned(size_t floats)
-{
-    return (floats + 15) / 16 * 16;
-}
-
 /* What the list of parameters takes. */
 typedef struct census {
     cv_learner *learner;
@@ -54,7 +49,7 @@ static corvid_status count_view(void *ctx, const cv_view *view, corvid_error *er
     census *c = ctx;
     (void)err;
     c->n++;
-    if (!is_direct(view->field)) c->floats += 2 * aligned(view->rows * view->cols);
+    if (!is_direct(view->field)) c->floats += 2 * cv_padded(view->rows * view->cols);
     if (is_matrix(view->field)) {
         const cv_matrix turned = turned_of(view->rows, view->cols);
         c->panel_bytes += panels_bytes(&turned);
@@ -80,8 +75,8 @@ static corvid_status place_view(void *ctx, const cv_view *view, corvid_error *er
         t->turned.panels = l->panels + c->panel_bytes;
         c->panel_bytes += panels_bytes(&t->turned);
         t->value = l->block + c->floats;
-        t->gradient = t->value + aligned(p->n);
-        c->floats += 2 * aligned(p->n);
+        t->gradient = t->value + cv_padded(p->n);
+        c->floats += 2 * cv_padded(p->n);
         p->value = t->value;
         p->gradient = t->gradient;
         matrix->trained = t;
@@ -97,8 +92,8 @@ static corvid_status place_view(void *ctx, const cv_view *view, corvid_error *er
     p->gradient = p->slot_gradient;
     if (p->direct) return CORVID_OK;
     p->value = l->block + c->floats;
-    p->gradient = p->value + aligned(p->n);
-    c->floats += 2 * aligned(p->n);
+    p->gradient = p->value + cv_padded(p->n);
+    c->floats += 2 * cv_padded(p->n);
     return CORVID_OK;
 }
 
@@ -221,7 +216,7 @@ void cv_learner_close(cv_learner *l)
 
 static size_t member_floats(const cv_learner *l)
 {
-    return aligned(l->memory.own) + aligned(l->memory.matmul);
+    return cv_padded(l->memory.own) + cv_padded(l->memory.matmul);
 }
 
 corvid_status cv_learner_room(cv_learner *l, size_t n_sequences, size_t length, corvid_error *err)
@@ -286,7 +281,7 @@ static void walk(const cv_member *me, void *arg)
                      .size = l->memory.records };
     cv_run run = { .kernel = l->kernel, .me = me, .tape = &tape };
     run.common.base = l->values;
-    run.matmul = own + aligned(l->memory.own);
+    run.matmul = own + cv_padded(l->memory.own);
     if (w->lesson.gradients) {
         size_t lo, hi;
         cv_share(me, l->memory.values, &lo, &hi);

@@ -16,11 +16,7 @@
 
 #include "formats/checkpoint.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__clang__)
-#define REFUSAL_MS 1000 /* a checked build is slow, and not what the promise is about */
-#else
 #define REFUSAL_MS 100
-#endif
 
 /* ---- Jansson's memory ----------------------------------------------------------------------- */
 
