@@ -16,6 +16,7 @@
 #include "train/schedule.h"
 #include "train/shape.h"
 #include "train/text_data.h"
+#include "train/text_lesson.h"
 
 #define PATH_MAX_BYTES 4096
 

@@ -183,26 +183,12 @@ corvid_status cv_learner_open(const corvid_allocator *mem, cv_team *team, const 
     return CORVID_OK;
 }
 
-static void drop_room(cv_learner *l)
-{
-    cv_free(l->mem, l->values);
-    cv_free(l->mem, l->gradients);
-    cv_free(l->mem, l->scratch);
-    cv_free(l->mem, l->members);
-    cv_free(l->mem, l->losses);
-    cv_free(l->mem, l->records);
-    cv_free(l->mem, l->sequences);
-    cv_free(l->mem, l->states);
-    l->values = l->gradients = l->scratch = l->members = l->losses = l->states = NULL;
-    l->records = NULL;
-    l->sequences = NULL;
-    l->rows = l->max_sequences = 0;
-}
-
 void cv_learner_close(cv_learner *l)
 {
     if (!l->mem) return;
-    drop_room(l);
+    cv_room_close(l->mem, &l->room);
+    cv_free(l->mem, l->sequences);
+    cv_free(l->mem, l->states);
     cv_free(l->mem, l->params);
     cv_free(l->mem, l->trained);
     cv_free(l->mem, l->block);
@@ -212,154 +198,20 @@ void cv_learner_close(cv_learner *l)
     *l = (cv_learner){ .mem = NULL };
 }
 
-/* ---- Room ------------------------------------------------------------------------------------ */
-
-static size_t member_floats(const cv_learner *l)
-{
-    return cv_padded(l->memory.own) + cv_padded(l->memory.matmul);
-}
-
-corvid_status cv_learner_room(cv_learner *l, size_t n_sequences, size_t length, corvid_error *err)
-{
-    const size_t rows = n_sequences * length, members = cv_team_size(l->team);
-    const cv_member one = { .team = l->team, .id = 0, .n = members };
-    drop_room(l);
-    cv_language_lesson_memory(&l->model, rows, &one, &l->memory);
-    l->state_size = cv_state_size(&l->model);
-    l->values = cv_alloc_huge(l->mem, l->memory.values * sizeof(float));
-    l->gradients = cv_alloc_huge(l->mem, l->memory.values * sizeof(float));
-    l->scratch = cv_alloc_huge(l->mem, (l->memory.scratch + 16) * sizeof(float));
-    l->members = cv_alloc_huge(l->mem, members * member_floats(l) * sizeof(float));
-    l->losses = cv_alloc(l->mem, rows, sizeof *l->losses);
-    l->records = cv_alloc(l->mem, members, l->memory.records);
-    l->sequences = cv_alloc(l->mem, n_sequences, sizeof *l->sequences);
-    l->states = cv_alloc_huge(l->mem, 2 * n_sequences * l->state_size * sizeof(float));
-    if (!l->values || !l->gradients || !l->scratch || !l->members || !l->losses || !l->records ||
-        !l->sequences || !l->states) {
-        drop_room(l);
-        return cv_fail(err, CORVID_E_MEMORY,
-                       "out of memory: %zu sequences of %zu tokens take %.1f MiB; make the batch "
-                       "smaller",
-                       n_sequences, length, (double)l->memory.values * 8.0 / 1048576.0);
-    }
-    l->rows = rows;
-    l->max_sequences = n_sequences;
-    return CORVID_OK;
-}
-
 size_t cv_learner_bytes(const cv_learner *l)
 {
-    size_t floats = 2 * l->memory.values + l->memory.scratch +
-                    cv_team_size(l->team) * member_floats(l) + 2 * l->max_sequences * l->state_size;
+    size_t floats = cv_room_floats(&l->room, cv_team_size(l->team)) +
+                    3 * l->max_sequences * l->state_size;
     for (size_t i = 0; i < l->n_params; i++)
         floats += 4 * l->params[i].n; /* value, gradient, two layouts or moments */
     return floats * sizeof(float);
 }
 
-/* ---- Batches --------------------------------------------------------------------------------- */
-
-typedef struct work {
-    cv_learner *learner;
-    cv_lesson lesson;
-    bool full;
-} work;
-
-static void walk(const cv_member *me, void *arg)
+cv_taped_weights cv_learner_weights(const cv_learner *l)
 {
-    work *w = arg;
-    cv_learner *l = w->learner;
-    float *own = l->members + me->id * member_floats(l);
-    cv_tape tape = { .values = l->values,
-                     .gradients = l->gradients,
-                     .n_values = l->memory.values,
-                     .weights = (const float *)(const void *)l->model.weights,
-                     .weight_gradients = l->slots,
-                     .n_weights = l->model.weight_bytes / sizeof(float),
-                     .scratch = l->scratch,
-                     .own = own,
-                     .records = l->records + me->id * l->memory.records,
-                     .size = l->memory.records };
-    cv_run run = { .kernel = l->kernel, .me = me, .tape = &tape };
-    run.common.base = l->values;
-    run.matmul = own + cv_padded(l->memory.own);
-    if (w->lesson.gradients) {
-        size_t lo, hi;
-        cv_share(me, l->memory.values, &lo, &hi);
-        memset(l->gradients + lo, 0, (hi - lo) * sizeof *l->gradients);
-        cv_barrier(me);
-    }
-    cv_language_learn(&run, &l->model, &w->lesson);
-    if (me->id == 0) w->full = tape.full;
-}
-
-/* Every sequence from the model's start. */
-static void start_sequences(cv_learner *l, const cv_batch *batch)
-{
-    const size_t size = l->state_size;
-    for (size_t i = 0; i < batch->n_sequences; i++) {
-        float *state = l->states + 2 * i * size, *start = state + size;
-        cv_state_start(&l->model, start);
-        memcpy(state, start, size * sizeof *state);
-        l->sequences[i] = (cv_sequence){
-            .begin = i * batch->length, .n = batch->length, .state = state, .start = start
-        };
-    }
-}
-
-static corvid_status check_batch(const cv_learner *l, const cv_batch *batch, corvid_error *err)
-{
-    const size_t rows = batch->n_sequences * batch->length;
-    if (rows == 0 || rows > l->rows || batch->n_sequences > l->max_sequences)
-        return cv_fail(err, CORVID_E_ARGUMENT, "a batch of %zu x %zu tokens has no room",
-                       batch->n_sequences, batch->length);
-    for (size_t i = 0; i < rows; i++)
-        if (batch->tokens[i] < 0 || (size_t)batch->tokens[i] >= l->model.sizes.V ||
-            batch->targets[i] >= (int32_t)l->model.sizes.V)
-            return cv_fail(err, CORVID_E_ARGUMENT,
-                           "token %d at %zu is not in the vocabulary of 0 to %zu",
-                           (int)batch->tokens[i], i, l->model.sizes.V - 1);
-    return CORVID_OK;
-}
-
-static corvid_status run_batch(cv_learner *l, const cv_batch *batch, bool gradients, double *loss,
-                               corvid_error *err)
-{
-    const size_t rows = batch->n_sequences * batch->length;
-    CV_TRY(check_batch(l, batch, err));
-    start_sequences(l, batch);
-    work w = { .learner = l,
-               .lesson = { .step = { .tokens = batch->tokens,
-                                     .T = rows,
-                                     .sequences = l->sequences,
-                                     .n_sequences = batch->n_sequences },
-                           .loss = { .targets = batch->targets,
-                                     .weight = batch->weight,
-                                     .l2_wrap = batch->l2_wrap },
-                           .gradients = gradients,
-                           .rows = l->losses } };
-    cv_team_run(l->team, walk, &w);
-    if (w.full)
-        return cv_fail(err, CORVID_E_INTERNAL, "the tape of a step is too short; please report it");
-    double sum = 0.0;
-    size_t n = 0;
-    for (size_t t = 0; t < rows; t++) {
-        sum += (double)l->losses[t];
-        n += batch->targets[t] >= 0;
-    }
-    *loss = n ? sum / (double)n : 0.0;
-    return CORVID_OK;
-}
-
-corvid_status cv_learner_batch(cv_learner *l, const cv_batch *batch, double *loss,
-                               corvid_error *err)
-{
-    return run_batch(l, batch, true, loss, err);
-}
-
-corvid_status cv_learner_score(cv_learner *l, const cv_batch *batch, double *loss,
-                               corvid_error *err)
-{
-    return run_batch(l, batch, false, loss, err);
+    return (cv_taped_weights){ .values = (const float *)(const void *)l->model.weights,
+                               .gradients = l->slots,
+                               .n = l->model.weight_bytes / sizeof(float) };
 }
 
 /* ---- Between official values and those of the model ------------------------------------------- */

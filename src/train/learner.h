@@ -9,6 +9,7 @@
 
 #include "models/vision.h"
 #include "models/weights.h"
+#include "train/room.h"
 
 /* One tensor, or one slice of one. */
 typedef struct cv_param {
@@ -36,14 +37,16 @@ typedef struct cv_learner {
     float *slots;        /* gradients beside model.weights */
     unsigned char *panels; /* of the transposes */
 
-    /* Room for a batch of `rows` rows. */
-    size_t rows;
-    cv_lesson_memory memory;
-    float *values, *gradients, *scratch, *members, *losses;
-    unsigned char *records;
+    cv_room room; /* of the lessons: text_lesson.h, picture_lesson.h */
+
+    /* Language models. */
     cv_sequence *sequences;
-    float *states; /* running, then starting: [2][sequences] */
+    float *states; /* [sequences]: running, starting, gradient of that */
     size_t state_size, max_sequences;
+    /* The state that every sequence begins in, and its gradient, [state_size] in the model's order;
+     * the caller's, or NULL: that of cv_state_start. */
+    const float *start;
+    float *start_gradient;
 } cv_learner;
 
 /* Takes the weights of a source (a checkpoint, or initial values), of any type, in f32.  team is the
@@ -52,31 +55,14 @@ corvid_status cv_learner_open(const corvid_allocator *mem, cv_team *team, const 
                               const cv_source *source, cv_learner *out, corvid_error *err);
 void cv_learner_close(cv_learner *learner); /* safe on a zeroed one */
 
-/* Room for batches of n_sequences of `length` tokens. */
-corvid_status cv_learner_room(cv_learner *learner, size_t n_sequences, size_t length,
-                              corvid_error *err);
-
 /* Bytes that opening and such room take together. */
 size_t cv_learner_bytes(const cv_learner *learner);
-
-/* A batch of sequences of equal length, each from the model's start. */
-typedef struct cv_batch {
-    const int32_t *tokens, *targets; /* [n_sequences][length]; a negative target does not count */
-    size_t n_sequences, length;
-    double weight;  /* of one row in the gradient, 1 / rows of all batches of a step */
-    double l2_wrap; /* [loss.wrap] */
-} cv_batch;
 
 /* Sets all gradients to zero; once before the batches of a step. */
 void cv_learner_clear(cv_learner *learner);
 
-/* Adds the gradient of a batch; *loss becomes the mean over the rows that count, in nats. */
-corvid_status cv_learner_batch(cv_learner *learner, const cv_batch *batch, double *loss,
-                               corvid_error *err);
-
-/* The same without gradients. */
-corvid_status cv_learner_score(cv_learner *learner, const cv_batch *batch, double *loss,
-                               corvid_error *err);
+/* What a tape has to know of the weights. */
+cv_taped_weights cv_learner_weights(const cv_learner *learner);
 
 /* Brings the gradients to the official values; once behind the batches of a step. */
 void cv_learner_gather(cv_learner *learner);

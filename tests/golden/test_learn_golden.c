@@ -12,7 +12,7 @@
 #include "model_files.h"
 #include "reference.h"
 #include "support.h"
-#include "train/learner.h"
+#include "train/text_lesson.h"
 
 typedef struct lesson {
     cv_checkpoint golden, ckpt;

@@ -1,0 +1,71 @@
+/* room.c - the memory that a lesson works in; see room.h. */
+#include <string.h>
+
+#include "train/room.h"
+
+static size_t member_floats(const cv_room *room)
+{
+    return cv_padded(room->memory.own) + cv_padded(room->memory.matmul);
+}
+
+void cv_room_close(const corvid_allocator *mem, cv_room *room)
+{
+    cv_free(mem, room->values);
+    cv_free(mem, room->gradients);
+    cv_free(mem, room->scratch);
+    cv_free(mem, room->members);
+    cv_free(mem, room->losses);
+    cv_free(mem, room->records);
+    *room = (cv_room){ .rows = 0 };
+}
+
+corvid_status cv_room_open(const corvid_allocator *mem, size_t members,
+                           const cv_lesson_memory *memory, size_t rows, cv_room *room,
+                           corvid_error *err)
+{
+    cv_room_close(mem, room);
+    room->memory = *memory;
+    room->values = cv_alloc_huge(mem, memory->values * sizeof(float));
+    room->gradients = cv_alloc_huge(mem, memory->values * sizeof(float));
+    room->scratch = cv_alloc_huge(mem, (memory->scratch + 16) * sizeof(float));
+    room->members = cv_alloc_huge(mem, members * member_floats(room) * sizeof(float));
+    room->losses = cv_alloc(mem, rows, sizeof *room->losses);
+    room->records = cv_alloc(mem, members, memory->records);
+    room->rows = rows;
+    if (room->values && room->gradients && room->scratch && room->members && room->losses &&
+        room->records)
+        return CORVID_OK;
+    cv_room_close(mem, room);
+    return cv_fail(err, CORVID_E_MEMORY,
+                   "out of memory: a batch of %zu rows takes %.1f MiB; make the batch smaller", rows,
+                   (double)memory->values * 8.0 / 1048576.0);
+}
+
+size_t cv_room_floats(const cv_room *room, size_t members)
+{
+    return 2 * room->memory.values + room->memory.scratch + members * member_floats(room);
+}
+
+void cv_room_enter(const cv_room *room, const cv_member *me, const cv_kernels *kernel,
+                   const cv_taped_weights *weights, bool clear, cv_run *run, cv_tape *tape)
+{
+    float *own = room->members + me->id * member_floats(room);
+    *tape = (cv_tape){ .values = room->values,
+                       .gradients = room->gradients,
+                       .n_values = room->memory.values,
+                       .weights = weights->values,
+                       .weight_gradients = weights->gradients,
+                       .n_weights = weights->n,
+                       .scratch = room->scratch,
+                       .own = own,
+                       .records = room->records + me->id * room->memory.records,
+                       .size = room->memory.records };
+    *run = (cv_run){ .kernel = kernel, .me = me, .tape = tape };
+    run->common.base = room->values;
+    run->matmul = own + cv_padded(room->memory.own);
+    if (!clear) return;
+    size_t lo, hi;
+    cv_share(me, room->memory.values, &lo, &hi);
+    memset(room->gradients + lo, 0, (hi - lo) * sizeof *room->gradients);
+    cv_barrier(me);
+}
