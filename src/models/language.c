@@ -48,7 +48,7 @@ static void take(cv_run *run, const cv_model *model, stack *b)
     memset(b, 0, sizeof *b);
     b->x = cv_take_common(run, model->sizes.C);
     cv_take_memory(run, run->T * (model->sizes.C + 1)); /* of the norm behind the embedding */
-    model->arch->take(run, &model->sizes, b->layer);
+    model->arch->take(run, model, b->layer);
 }
 
 typedef struct embed_record {
@@ -87,8 +87,8 @@ static void embed(const cv_run *run, const cv_model *model, const int32_t *token
     cv_layer_norm(&part, C, x, model->ln0, x);
 }
 
-/* From tokens to what the last layer gives. */
-static void walk_layers(cv_run *run, const cv_model *model, const cv_step *step, stack *b)
+/* From tokens to what goes into the first layer. */
+static void begin(cv_run *run, const cv_model *model, const cv_step *step, stack *b)
 {
     run->sequences = step->sequences;
     run->n_sequences = step->n_sequences;
@@ -97,10 +97,6 @@ static void walk_layers(cv_run *run, const cv_model *model, const cv_step *step,
 
     embed(run, model, step->tokens, b->x);
     cv_meet(run);
-    for (size_t l = 0; l < model->sizes.L; l++) {
-        if (run->tape && l > 0) model->arch->take(run, &model->sizes, b->layer);
-        model->arch->layer(run, model, l, b->x, b->layer);
-    }
 }
 
 /* Logits of the wanted rows.  Each member normalises all of them for itself. */
@@ -120,7 +116,9 @@ static void head(cv_run *run, const cv_model *model, const cv_step *step, const 
 void cv_language_step(cv_run *run, const cv_model *model, const cv_step *step)
 {
     stack b;
-    walk_layers(run, model, step, &b);
+    begin(run, model, step, &b);
+    for (size_t l = 0; l < model->sizes.L; l++)
+        model->arch->layer(run, model, l, b.x, b.layer);
     if (step->n_wanted) head(run, model, step, &b);
 }
 
@@ -130,7 +128,9 @@ void cv_language_learn(cv_run *run, const cv_model *model, const cv_lesson *less
 {
     const size_t C = model->sizes.C;
     stack b;
-    walk_layers(run, model, &lesson->step, &b);
+    cv_layers_mark mark;
+    begin(run, model, &lesson->step, &b);
+    cv_learn_layers(run, model, b.x, b.layer, &mark);
     float *z = cv_take_common(run, C);
     cv_take_memory(run, run->T * (C + 1));
     float *logits = cv_take_shared(run, CV_LOSS_ROWS * model->sizes.V);
@@ -139,26 +139,10 @@ void cv_language_learn(cv_run *run, const cv_model *model, const cv_lesson *less
     cv_loss loss = lesson->loss;
     loss.head = &model->head;
     cv_cross_entropy(run, &loss, z, logits, lesson->gradients, lesson->rows);
-    if (lesson->gradients) cv_walk_back(run);
+    if (lesson->gradients) cv_learn_back(run, model, b.x, b.layer, &mark);
 }
 
-/* The largest of what walking back takes. */
-static void measure_back(const cv_model *model, size_t T, cv_lesson_memory *m)
-{
-    const cv_sizes *s = &model->sizes;
-    const size_t ranks[] = { s->C, s->A, s->F, s->M, s->E, s->w, s->a, s->v, s->g };
-    size_t widest = 0;
-    for (size_t i = 0; i < sizeof ranks / sizeof *ranks; i++)
-        if (ranks[i] > widest) widest = ranks[i];
-    m->scratch = cv_linear_scratch(&(cv_matrix){ .cols = widest }, T);
-    m->own = cv_linear_own_scratch(T);
-    const size_t heads = model->arch->back_scratch ? model->arch->back_scratch(s, T) : 0;
-    if (heads > m->own) m->own = heads;
-    m->matmul = cv_matmul_scratch(T > 64 ? T : 64);
-    m->records = (size_t)64 * 1024 + s->L * 16384;
-}
-
-void cv_language_lesson_memory(const cv_model *model, size_t T, const cv_member *me,
+void cv_language_lesson_memory(const cv_model *model, size_t T, bool again, const cv_member *me,
                                cv_lesson_memory *out)
 {
     cv_tape tape = { .records = NULL };
@@ -166,13 +150,13 @@ void cv_language_lesson_memory(const cv_model *model, size_t T, const cv_member 
     stack b;
     cv_run_rows(&run, T);
     take(&run, model, &b);
-    for (size_t l = 1; l < model->sizes.L; l++)
-        model->arch->take(&run, &model->sizes, b.layer);
+    cv_learn_take(&run, model, again, b.layer);
     cv_take_common(&run, model->sizes.C);
     cv_take_memory(&run, T * (model->sizes.C + 1));
     cv_take_shared(&run, CV_LOSS_ROWS * model->sizes.V);
+    cv_learn_measure_back(model, T, out);
     out->values = run.common.peak;
-    measure_back(model, T, out);
+    out->kept = again ? model->sizes.L * T * model->sizes.C : 0;
 }
 
 /* ---- Memory ---------------------------------------------------------------------------------- */

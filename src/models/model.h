@@ -130,7 +130,7 @@ typedef struct cv_arch {
     /* Takes the buffers of a step, or with a tape of a layer; the struct has buffers_bytes <=
      * CV_BUFFERS_MAX, and is zero before the first call. */
     size_t buffers_bytes;
-    void (*take)(cv_run *run, const cv_sizes *sizes, void *buffers);
+    void (*take)(cv_run *run, const cv_model *model, void *buffers);
 
     /* x [T][C] in and out: one layer, time mix and channel mix, for all rows.  Ends with a meeting;
      * those of vision models end with each member's own rows complete. */
@@ -232,14 +232,34 @@ typedef struct cv_lesson {
 
 void cv_language_learn(cv_run *run, const cv_model *model, const cv_lesson *lesson);
 
-/* What a lesson of T rows takes, in floats: values (as much again for gradients), scratch of all
- * and of each member; and bytes of records. */
+/* What a lesson of T rows takes, in floats: values (as much again for gradients), what is kept of the
+ * inputs of layers, scratch of all and of each member; and bytes of records.  again: layers are
+ * computed again on the way back. */
 typedef struct cv_lesson_memory {
-    size_t values, scratch, own, matmul, records;
+    size_t values, kept, scratch, own, matmul, records;
 } cv_lesson_memory;
 
-void cv_language_lesson_memory(const cv_model *model, size_t T, const cv_member *me,
+void cv_language_lesson_memory(const cv_model *model, size_t T, bool again, const cv_member *me,
                                cv_lesson_memory *out);
+
+/* ---- Layers that are learnt from (lesson.c) --------------------------------------------------- */
+
+/* Where the tape and the buffers stood behind the first layer. */
+typedef struct cv_layers_mark {
+    size_t used, last, floats;
+} cv_layers_mark;
+
+/* x through all layers; the buffers of the first were taken. */
+void cv_learn_layers(cv_run *run, const cv_model *model, float *x, void *buffers,
+                     cv_layers_mark *mark);
+
+/* And back, from the end of the tape to its beginning. */
+void cv_learn_back(cv_run *run, const cv_model *model, float *x, void *buffers,
+                   const cv_layers_mark *mark);
+
+/* Takes what the other layers take, to measure it; and what walking back over T rows needs. */
+void cv_learn_take(cv_run *run, const cv_model *model, bool again, void *buffers);
+void cv_learn_measure_back(const cv_model *model, size_t T, cv_lesson_memory *out);
 
 /* Floats of common and own buffers that steps of up to `rows` rows take, and of matmul scratch. */
 void cv_language_buffers(const cv_model *model, size_t rows, const cv_member *me, size_t *common,

@@ -52,8 +52,9 @@ typedef struct buffers4 {
 
 _Static_assert(sizeof(buffers4) <= CV_BUFFERS_MAX, "room for the buffers of a layer");
 
-static void take(cv_run *run, const cv_sizes *s, void *buffers)
+static void take(cv_run *run, const cv_model *model, void *buffers)
 {
+    const cv_sizes *s = &model->sizes;
     buffers4 *b = buffers;
     b->z = cv_take_rowwise(run, s->C);
     cv_take_memory(run, run->T * (s->C + 1));

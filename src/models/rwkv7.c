@@ -76,8 +76,9 @@ static void take_heads(cv_run *run, const cv_sizes *s, buffers7 *b)
     b->o = take_behind(run, b->n, s->A);
 }
 
-static void take(cv_run *run, const cv_sizes *s, void *buffers)
+static void take(cv_run *run, const cv_model *model, void *buffers)
 {
+    const cv_sizes *s = &model->sizes;
     buffers7 *b = buffers;
     b->z = cv_take_rowwise(run, s->C);
     cv_take_memory(run, run->T * (s->C + 1));

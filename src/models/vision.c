@@ -68,7 +68,7 @@ static void take(cv_run *run, const cv_model *model, stack *b)
     b->pooled = cv_take_shared(run, run->n_grids * s->C);
     b->hidden = cv_take_shared(run, run->n_grids * s->J);
     b->logits = cv_take_shared(run, run->n_grids * s->K);
-    model->arch->take(run, s, b->layer);
+    model->arch->take(run, model, b->layer);
 }
 
 /* ---- Tokens ---------------------------------------------------------------------------------- */

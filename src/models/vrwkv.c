@@ -29,8 +29,9 @@ typedef struct vrwkv_buffers {
 
 _Static_assert(sizeof(vrwkv_buffers) <= CV_BUFFERS_MAX, "room for the buffers of a layer");
 
-static void take(cv_run *run, const cv_sizes *s, void *buffers)
+static void take(cv_run *run, const cv_model *model, void *buffers)
 {
+    const cv_sizes *s = &model->sizes;
     vrwkv_buffers *b = buffers;
     b->z = cv_take_common(run, s->C);
     b->k = cv_take_common(run, s->C);

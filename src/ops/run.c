@@ -25,6 +25,10 @@ cv_tile cv_tile_begin(const cv_run *run)
     cv_tile tile = { .run = *run, .first = run->lo, .end = run->hi };
     tile.alone = (cv_member){ .team = run->me->team, .id = 0, .n = 1 };
     tile.run.T = 0;
+    if (run->tape) {
+        tile.first = 0;
+        tile.end = run->T;
+    }
     return tile;
 }
 
@@ -33,6 +37,10 @@ bool cv_tile_next(cv_tile *tile)
     cv_run *run = &tile->run;
     tile->first += run->T;
     const size_t left = tile->end - tile->first;
+    if (run->tape) {
+        run->T = tile->end;
+        return left > 0;
+    }
     run->me = &tile->alone; /* here, because a tile may be copied when it begins */
     run->T = run->hi = left < CV_TILE ? left : CV_TILE;
     run->lo = 0;
@@ -66,12 +74,19 @@ float *cv_take_rowwise(cv_run *run, size_t width)
 
 float *cv_take_tile(cv_run *run, size_t width)
 {
-    return take(&run->own, CV_TILE * width);
+    return run->tape ? cv_take_common(run, width) : take(&run->own, CV_TILE * width);
+}
+
+float *cv_take_another(cv_run *run, size_t width, float *instead)
+{
+    return run->tape ? cv_take_common(run, width) : instead;
 }
 
 float *cv_take_scratch(cv_run *run, size_t n)
 {
-    return take(&run->own, n);
+    if (!run->tape) return take(&run->own, n);
+    float *all = take(&run->common, run->me->n * cv_padded(n));
+    return all ? all + run->me->id * cv_padded(n) : NULL;
 }
 
 float *cv_take_shared(cv_run *run, size_t n)

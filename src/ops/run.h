@@ -10,7 +10,9 @@
  *
  * A picture's rows are many and none of them waits for another outside its WKV, so they are handed
  * out whole: each member takes its rows in tiles of at most CV_TILE, and a tile is a run of its own
- * with this member alone, in which every op works as ever. */
+ * with this member alone, in which every op works as ever.  With a tape, which keeps all rows of
+ * everything, there is one tile: the run itself.  Then cv_tile_meet, which is nothing for a lone
+ * member, stands between what ops write in columns and others read in rows. */
 #ifndef CV_RUN_H
 #define CV_RUN_H
 
@@ -52,6 +54,8 @@ typedef struct cv_run {
     size_t lo, hi; /* the rows this member computes in row-wise work */
     cv_buffers common, own;
     float *matmul; /* scratch of cv_matmul_scratch(T) */
+    const float *keep; /* [2 L][n_grids] what dropping paths leaves of each branch of a picture; NULL:
+                          all of it */
     struct cv_tape *tape; /* NULL: nothing is recorded (tape.h) */
 } cv_run;
 
@@ -76,7 +80,7 @@ typedef struct cv_tile {
     cv_run run;
     cv_member alone;
     size_t first;
-    size_t end; /* of this member's rows */
+    size_t end; /* of this member's rows, or of all */
 } cv_tile;
 
 #define CV_TILE ((size_t)192) /* whole tiles of products; its buffers stay in the second cache */
@@ -87,6 +91,10 @@ bool cv_tile_next(cv_tile *tile);
 
 /* n floats per row of a tile, this member's. */
 float *cv_take_tile(cv_run *run, size_t width);
+
+/* Where an op puts what it could have left in place: with a tape, which still needs what was there,
+ * n floats for each row; else `instead`. */
+float *cv_take_another(cv_run *run, size_t width, float *instead);
 
 /* n floats in all: this member's, or everybody's. */
 float *cv_take_scratch(cv_run *run, size_t n);
@@ -100,6 +108,11 @@ float *cv_take_rowwise(cv_run *run, size_t width);
 static inline void cv_meet(const cv_run *run)
 {
     cv_barrier(run->me);
+}
+
+static inline void cv_tile_meet(const cv_tile *tile)
+{
+    if (tile->run.tape) cv_barrier(tile->run.me);
 }
 
 static inline void cv_settle(const cv_run *run)

@@ -30,17 +30,22 @@ void *cv_record(const cv_run *run, cv_backward_fn backward, size_t bytes)
     return tape->records + at + rounded(sizeof(record));
 }
 
-void cv_walk_back(const cv_run *run)
+void cv_walk_back_to(const cv_run *run, size_t mark)
 {
-    const cv_tape *tape = run->tape;
-    if (tape->used == 0) return;
-    for (size_t at = tape->last;;) {
+    cv_tape *tape = run->tape;
+    while (tape->used > mark) {
+        const size_t at = tape->last;
         const record *r = (const record *)(const void *)(tape->records + at);
         r->backward(run, tape->records + at + rounded(sizeof(record)));
         cv_meet(run);
-        if (r->before == at) break;
-        at = r->before;
+        tape->used = at;
+        tape->last = r->before;
     }
+}
+
+void cv_walk_back(const cv_run *run)
+{
+    cv_walk_back_to(run, 0);
 }
 
 static bool is_within(const float *value, const float *block, size_t n)

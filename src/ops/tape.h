@@ -26,6 +26,8 @@ typedef struct cv_tape {
     float *weight_gradients;
     size_t n_weights;
     float *scratch; /* cv_tape_scratch() floats */
+    float *kept;    /* [L][T][C]: what went into each layer, where layers are computed again on the
+                       way back; NULL where everything is still there */
 
     float *own;             /* this member's scratch, cv_tape_own() floats */
     unsigned char *records; /* this member's */
@@ -37,9 +39,11 @@ typedef struct cv_tape {
  * there is no tape, or no room. */
 void *cv_record(const cv_run *run, cv_backward_fn backward, size_t bytes);
 
-/* Walks the tape from its end to its beginning.  The gradients of what the step gave are set; all
- * members call it, and meet after each record. */
+/* Walks the tape from its end to its beginning, or to where it stood (tape->used) when it was marked,
+ * and forgets what it walked.  The gradients of what was computed are set; all members call it, and
+ * meet after each record. */
 void cv_walk_back(const cv_run *run);
+void cv_walk_back_to(const cv_run *run, size_t mark);
 
 /* Where the gradient of a value stands; NULL for one that has none (an input). */
 float *cv_gradient(const cv_run *run, const float *value);

@@ -95,7 +95,7 @@ static corvid_status open_learner(session *s, corvid_error *err)
                                  .width = r->width,
                                  .vocabulary = cv_tokenizer_size(s->tok) };
     CV_TRY(cv_shape_for(&wish, &s->shape, err));
-    CV_TRY(cv_learner_open(s->mem, r->team, r->kernel, &s->shape, &s->learner, err));
+    CV_TRY(cv_learner_open(s->mem, r->team, r->kernel, &s->shape, NULL, &s->learner, err));
     CV_TRY(fill_params(s, err));
     return cv_learner_room(&s->learner, r->batch, r->context, err);
 }

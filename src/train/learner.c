@@ -170,9 +170,11 @@ static corvid_status lay_out_model(cv_learner *l, const cv_source *source, corvi
 }
 
 corvid_status cv_learner_open(const corvid_allocator *mem, cv_team *team, const cv_kernels *kernel,
-                              const cv_source *source, cv_learner *out, corvid_error *err)
+                              const cv_source *source, const cv_learner_options *options,
+                              cv_learner *out, corvid_error *err)
 {
     *out = (cv_learner){ .mem = mem, .team = team, .kernel = kernel, .source = *source };
+    if (options) out->options = *options;
     corvid_status status = lay_out_model(out, source, err);
     if (status == CORVID_OK) status = take_params(out, source, err);
     if (status != CORVID_OK) {

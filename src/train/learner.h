@@ -23,10 +23,16 @@ typedef struct cv_param {
     bool direct;          /* value is the slot */
 } cv_param;
 
+typedef struct cv_learner_options {
+    bool bf16;  /* products take operands of bf16 and add in f32; parameters stay f32 */
+    bool again; /* layers are computed again on the way back: less memory, a third more time */
+} cv_learner_options;
+
 typedef struct cv_learner {
     const corvid_allocator *mem;
     cv_team *team;
     const cv_kernels *kernel;
+    cv_learner_options options;
     cv_source source; /* its shapes; what it read is gone */
     cv_model model;
     cv_param *params;
@@ -50,9 +56,11 @@ typedef struct cv_learner {
 } cv_learner;
 
 /* Takes the weights of a source (a checkpoint, or initial values), of any type, in f32.  team is the
- * caller's and outlives the learner.  CORVID_E_MEMORY says how much it would take. */
+ * caller's and outlives the learner; options NULL: none of them.  CORVID_E_MEMORY says how much it
+ * would take. */
 corvid_status cv_learner_open(const corvid_allocator *mem, cv_team *team, const cv_kernels *kernel,
-                              const cv_source *source, cv_learner *out, corvid_error *err);
+                              const cv_source *source, const cv_learner_options *options,
+                              cv_learner *out, corvid_error *err);
 void cv_learner_close(cv_learner *learner); /* safe on a zeroed one */
 
 /* Bytes that opening and such room take together. */

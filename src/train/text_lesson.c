@@ -17,7 +17,7 @@ corvid_status cv_learner_room(cv_learner *l, size_t n_sequences, size_t length, 
     if (!l->sequences || !l->states)
         return cv_fail(err, CORVID_E_MEMORY, "out of memory: the states of %zu sequences",
                        n_sequences);
-    cv_language_lesson_memory(&l->model, rows, &one, &memory);
+    cv_language_lesson_memory(&l->model, rows, l->options.again, &one, &memory);
     return cv_room_open(l->mem, members, &memory, rows, &l->room, err);
 }
 

@@ -1,0 +1,96 @@
+/* lesson.c - how layers are walked when they are learnt from; see model.h.
+ *
+ * With a tape each layer takes buffers of its own, so that the way back finds all values there.  Or,
+ * with tape->kept, only what went into each layer is kept: all layers but the first share the buffers
+ * of one, and each is computed once more before it is walked back.  The first keeps its own, because
+ * later layers may read what it computed [v7.vfirst]. */
+#include <string.h>
+
+#include "models/model.h"
+
+/* This member's rows of x. */
+static void copy_rows(const cv_run *run, size_t C, const float *from, float *to)
+{
+    memcpy(to + run->lo * C, from + run->lo * C, (run->hi - run->lo) * C * sizeof *to);
+}
+
+static float *kept_of(const cv_run *run, const cv_model *model, size_t layer)
+{
+    return run->tape->kept + layer * run->T * model->sizes.C;
+}
+
+void cv_learn_layers(cv_run *run, const cv_model *model, float *x, void *buffers,
+                     cv_layers_mark *mark)
+{
+    cv_tape *tape = run->tape;
+    const size_t L = model->sizes.L;
+    for (size_t l = 0; l < L; l++) {
+        if (l == 1) *mark = (cv_layers_mark){ tape->used, tape->last, run->common.used };
+        if (l > 0 && tape->kept) {
+            cv_meet(run); /* x is complete */
+            copy_rows(run, model->sizes.C, x, kept_of(run, model, l));
+            tape->used = mark->used;
+            tape->last = mark->last;
+            run->common.used = mark->floats;
+        }
+        if (l > 0) model->arch->take(run, model, buffers);
+        model->arch->layer(run, model, l, x, buffers);
+    }
+}
+
+/* Layer l once more, from what went into it. */
+static void compute_again(cv_run *run, const cv_model *model, size_t l, float *x, void *buffers,
+                          const cv_layers_mark *mark)
+{
+    size_t lo, hi;
+    run->common.used = mark->floats;
+    model->arch->take(run, model, buffers);
+    cv_share(run->me, run->common.used - mark->floats, &lo, &hi);
+    memset(run->tape->gradients + mark->floats + lo, 0, (hi - lo) * sizeof(float));
+    copy_rows(run, model->sizes.C, kept_of(run, model, l), x);
+    for (size_t i = run->me->id; i < run->n_sequences; i += run->me->n) {
+        const size_t size = model->arch->state_size(&model->sizes);
+        const cv_sequence *s = &run->sequences[i];
+        memcpy(s->state + l * size, s->start + l * size, size * sizeof *s->state);
+    }
+    cv_meet(run);
+    model->arch->layer(run, model, l, x, buffers);
+    cv_meet(run);
+}
+
+void cv_learn_back(cv_run *run, const cv_model *model, float *x, void *buffers,
+                   const cv_layers_mark *mark)
+{
+    const size_t L = model->sizes.L;
+    if (run->tape->kept && L > 2) {
+        cv_walk_back_to(run, mark->used); /* with the last layer, which is still there */
+        for (size_t l = L - 2; l > 0; l--) {
+            compute_again(run, model, l, x, buffers, mark);
+            cv_walk_back_to(run, mark->used);
+        }
+    }
+    cv_walk_back(run);
+}
+
+void cv_learn_take(cv_run *run, const cv_model *model, bool again, void *buffers)
+{
+    const size_t L = model->sizes.L;
+    for (size_t l = 1; l < (again && L > 2 ? 2 : L); l++)
+        model->arch->take(run, model, buffers);
+}
+
+void cv_learn_measure_back(const cv_model *model, size_t T, cv_lesson_memory *m)
+{
+    const cv_sizes *s = &model->sizes;
+    const size_t widths[] = { s->C, s->A, s->F, s->M, s->E, s->w,
+                              s->a, s->v, s->g, s->J, 3 * s->p * s->p };
+    size_t widest = 0;
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
+        if (widths[i] > widest) widest = widths[i];
+    m->scratch = cv_linear_scratch(&(cv_matrix){ .cols = widest }, T);
+    m->own = cv_linear_own_scratch(T);
+    const size_t heads = model->arch->back_scratch ? model->arch->back_scratch(s, T) : 0;
+    if (heads > m->own) m->own = heads;
+    m->matmul = cv_matmul_scratch(T > 64 ? T : 64);
+    m->records = (size_t)64 * 1024 + s->L * 16384;
+}
