@@ -9,14 +9,28 @@
 #include "textio.h"
 #include "verbs.h"
 
-const cli_verb *const cli_verbs[] = {
-    &verb_generate,    &verb_chat,    &verb_classify, &verb_features, &verb_logits, &verb_tokenize,
-    &verb_detokenize,  &verb_convert, &verb_train,    &verb_inspect,  &verb_eval,   &verb_bench,
-    &verb_completions, &verb_man,     &verb_help,     &verb_version,  NULL
-};
+const cli_verb *const cli_verbs[] = { &verb_generate,
+                                      &verb_chat,
+                                      &verb_classify,
+                                      &verb_features,
+                                      &verb_logits,
+                                      &verb_tokenize,
+                                      &verb_detokenize,
+                                      &verb_convert,
+                                      &verb_train,
+                                      &verb_finetune,
+                                      &verb_merge,
+                                      &verb_inspect,
+                                      &verb_eval,
+                                      &verb_bench,
+                                      &verb_completions,
+                                      &verb_man,
+                                      &verb_help,
+                                      &verb_version,
+                                      NULL };
 
 /* Verbs of the plan that this version does not have: worth a better answer than "unknown". */
-static const char *const later[] = { "finetune", "serve" };
+static const char *const later[] = { "serve" };
 
 const cli_verb *cli_find_verb(const char *name)
 {

@@ -1,240 +1,201 @@
-/* train.c - `corvid train lm`: trains a language model from nothing, in the open. */
-#include "verbs.h"
+/* train.c - `corvid train`: the options of all that is trained from nothing. */
+#include "train.h"
 
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "figure.h"
 #include "term.h"
-#include "textio.h"
-
-typedef struct train_options {
-    general_options general;
-    option_list data;
-    const char *arch, *vocab, *out, *cpu;
-    uint64_t layers, dim, seed, steps, batch, context, warmup, eval_every, eval_tokens, save_every,
-        threads;
-    double lr, lr_final, weight_decay, clip, validation;
-    bool resume, json;
-} train_options;
+#include "train_vocabulary.h"
+#include "verbs.h"
 
 #define FIELD(name) offsetof(train_options, name)
 
 static const cli_option own_table[] = {
     { "data", 'd', OPTION_LIST, "PATH", NULL,
-      "Texts: a .txt or .jsonl file, or a folder of them; may be given again.", FIELD(data), 0, 0 },
+      "lm, vocabulary: a .txt or .jsonl file, a folder of them, or - for standard input; lm: a "
+      ".bin "
+      "file of tokens with its .idx file, too. vision: a folder or an archive with a folder "
+      "for each class, or a folder with the files of MNIST or CIFAR. May be given again.",
+      FIELD(data), 0, 0 },
     { "out", 'o', OPTION_TEXT, "FOLDER", NULL,
-      "Where model.safetensors, resume.bin, log.jsonl and loss.svg go.", FIELD(out), 0, 0 },
-    { "arch", 0, OPTION_CHOICE, "rwkv4|rwkv5.2|rwkv6|rwkv7", "rwkv7", "The architecture.",
-      FIELD(arch), 0, 0 },
-    { "layers", 0, OPTION_COUNT, "N", "6", "Layers.", FIELD(layers), 1, 1024 },
-    { "dim", 0, OPTION_COUNT, "N", "256", "Width; a multiple of 64.", FIELD(dim), 1, 65536 },
-    { "vocab", 0, OPTION_TEXT, "FILE", NULL,
-      "The vocabulary; without one the tokens are the bytes of the text.", FIELD(vocab), 0, 0 },
+      "Where model.safetensors, resume.bin, log.jsonl and loss.svg go. vocabulary: the file.",
+      FIELD(out), 0, 0 },
+    { "arch", 0, OPTION_CHOICE,
+      "rwkv4|rwkv5.2|rwkv6|rwkv7|gpt|lstm|aft-simple|aft-full|aft-local|vrwkv|vrwkv6", NULL,
+      "The architecture; default: rwkv7, and vrwkv for pictures.", FIELD(arch), 0, 0 },
+    { "layers", 0, OPTION_COUNT, "N", NULL, "Layers; default: 6, and 12 for pictures.",
+      FIELD(layers), 1, 1024 },
+    { "dim", 0, OPTION_COUNT, "N", NULL,
+      "Width, a multiple of 64; default: 256, and 192 for pictures.", FIELD(dim), 1, 65536 },
     { "resume", 0, OPTION_FLAG, NULL, NULL, "Go on from what is in the folder.", FIELD(resume), 0,
       0 },
     { "json", 0, OPTION_FLAG, NULL, NULL, "Print each step as a line of JSON.", FIELD(json), 0, 0 },
     { 0 }
 };
 
+static const cli_option text_table[] = {
+    { "vocab", 0, OPTION_TEXT, "FILE", NULL,
+      "The vocabulary; without one the tokens are the bytes of the text.", FIELD(vocab), 0, 0 },
+    { "tokens", 0, OPTION_COUNT, "N", "8192", "Tokens of a vocabulary that is made.", FIELD(tokens),
+      257, 65536 },
+    { "context", 'c', OPTION_COUNT, "N", "256", "Tokens of a sequence.", FIELD(context), 1, 1e7 },
+    { "eval-tokens", 0, OPTION_COUNT, "N", "65536", "Tokens of an evaluation; 0: all.",
+      FIELD(eval_tokens), 0, 0 },
+    { 0 }
+};
+
+static const cli_option picture_table[] = {
+    { "size", 0, OPTION_COUNT, "N", "224", "Pictures of N x N pixels.", FIELD(size), 1, 4096 },
+    { "patch", 0, OPTION_COUNT, "N", "16", "Pixels a side of what becomes a token.", FIELD(patch),
+      1, 256 },
+    { "norm", 0, OPTION_CHOICE, "auto|pre|post", "auto",
+      "Norms before the branches of a layer or behind them; auto: behind where wider than 192.",
+      FIELD(norm), 0, 0 },
+    { "augment", 0, OPTION_CHOICE, "imagenet|small|none", "imagenet",
+      "What chance does to the pictures. imagenet: parts of any size, mirrored, RandAugment, "
+      "erased. "
+      "small: cut with a border, mirrored.",
+      FIELD(augment), 0, 0 },
+    { "flip", 0, OPTION_TEXT, "P", "auto",
+      "How often pictures are mirrored, 0 to 1; auto: as --augment has it. Give 0 for digits and "
+      "letters.",
+      FIELD(flip), 0, 0 },
+    { "mixup", 0, OPTION_TEXT, "P", "0", "How often the pictures of a batch are mixed in pairs.",
+      FIELD(mixup), 0, 0 },
+    { "cutmix", 0, OPTION_TEXT, "P", "0", "How often they exchange a part instead.", FIELD(cutmix),
+      0, 0 },
+    { "label-smoothing", 0, OPTION_REAL, "R", "0.1", "Share of a label that all classes get.",
+      FIELD(smoothing), 0, 0.99 },
+    { "drop-path", 0, OPTION_REAL, "R", "0",
+      "How often a branch of the last layer is left out, from 0 in the first.", FIELD(drop_path), 0,
+      0.99 },
+    { "epochs", 0, OPTION_REAL, "R", "0", "As many steps as show all pictures R times; 0: --steps.",
+      FIELD(epochs), 0, 1e9 },
+    { "eval-pictures", 0, OPTION_COUNT, "N", "1000",
+      "Pictures of an evaluation, evenly of all kept aside; 0: all.", FIELD(eval_pictures), 0, 0 },
+    { 0 }
+};
+
 static const cli_option recipe_table[] = {
     { "steps", 'n', OPTION_COUNT, "N", "1000", "Steps.", FIELD(steps), 1, 1e12 },
-    { "batch", 'b', OPTION_COUNT, "N", "8", "Sequences of a step.", FIELD(batch), 1, 65536 },
-    { "context", 'c', OPTION_COUNT, "N", "256", "Tokens of a sequence.", FIELD(context), 1, 1e7 },
+    { "minutes", 0, OPTION_REAL, "M", "0",
+      "Measure, save and end after so many minutes, wherever it is; 0: no limit.", FIELD(minutes),
+      0, 1e7 },
+    { "batch", 'b', OPTION_COUNT, "N", NULL,
+      "Sequences or pictures of a step; default: 8, and 64 pictures.", FIELD(batch), 1, 65536 },
+    { "accumulate", 0, OPTION_COUNT, "N", "1",
+      "Parts that a step is cut into, to learn in less memory.", FIELD(accumulate), 1, 65536 },
     { "lr", 0, OPTION_REAL, "R", "1e-3", "Learning rate at the top.", FIELD(lr), 0, 100 },
-    { "lr-final", 0, OPTION_REAL, "R", "1e-5", "Learning rate at the end of the cosine.",
-      FIELD(lr_final), 0, 100 },
-    { "warmup", 0, OPTION_COUNT, "N", "10", "Steps of warm-up.", FIELD(warmup), 0, 1e9 },
-    { "weight-decay", 0, OPTION_REAL, "R", "0.001", "Decay of the large matrices.",
-      FIELD(weight_decay), 0, 10 },
-    { "clip", 0, OPTION_REAL, "R", "1", "The largest norm of a gradient; 0: none.", FIELD(clip), 0,
-      1e9 },
+    { "lr-final", 0, OPTION_TEXT, "R", "auto",
+      "Learning rate at the end; auto: 1e-5, and a hundredth of --lr for pictures.",
+      FIELD(lr_final), 0, 0 },
+    { "schedule", 0, OPTION_CHOICE, "cosine|linear|exponential|mean|constant", "cosine",
+      "How it gets there; mean is that of cosine and exponential.", FIELD(schedule), 0, 0 },
+    { "warmup", 0, OPTION_TEXT, "N", "auto",
+      "Steps of warm-up; auto: 10, and a fifteenth of all for pictures.", FIELD(warmup), 0, 0 },
+    { "beta1", 0, OPTION_REAL, "R", "0.9", "AdamW: what the mean of gradients keeps.", FIELD(beta1),
+      0, 0.9999999 },
+    { "beta2", 0, OPTION_REAL, "R", NULL,
+      "AdamW: what the mean of their squares keeps; default: 0.99, and 0.999 for pictures.",
+      FIELD(beta2), 1e-6, 0.9999999 },
+    { "eps", 0, OPTION_REAL, "R", NULL, "AdamW: default: 1e-18, and 1e-8 for pictures.", FIELD(eps),
+      1e-30, 1 },
+    { "weight-decay", 0, OPTION_TEXT, "R", "auto",
+      "auto: 0.001 of the large matrices, and 0.05 of all but norms and biases for pictures.",
+      FIELD(weight_decay), 0, 0 },
+    { "clip", 0, OPTION_TEXT, "R", "auto",
+      "The largest norm of a gradient, 0: none; auto: 1, and 5 for pictures.", FIELD(clip), 0, 0 },
+    { "ema", 0, OPTION_REAL, "R", "0",
+      "Measure and save a running mean of the weights that keeps R at each step, as 0.999; 0: "
+      "none.",
+      FIELD(ema), 0, 0.9999999 },
     { "seed", 0, OPTION_COUNT, "N", "1", "Everything follows from it.", FIELD(seed), 0, 0 },
-    { "validation", 0, OPTION_REAL, "R", "0.1", "Share of the text that is kept aside.",
+    { "type", 0, OPTION_CHOICE, "f32|bf16", "f32", "What matrices are multiplied in.", FIELD(type),
+      0, 0 },
+    { "recompute", 0, OPTION_FLAG, NULL, NULL,
+      "Compute layers anew on the way back: slower, in much less memory.", FIELD(recompute), 0, 0 },
+    { "validation", 0, OPTION_REAL, "R", "0.1",
+      "Share of the data that is kept aside; where pictures lie in train and val, that counts.",
       FIELD(validation), 0, 0.9 },
     { "eval-every", 0, OPTION_COUNT, "N", "100", "Steps between evaluations.", FIELD(eval_every), 1,
       1e9 },
-    { "eval-tokens", 0, OPTION_COUNT, "N", "65536", "Tokens of an evaluation; 0: all.",
-      FIELD(eval_tokens), 0, 0 },
     { "save-every", 0, OPTION_COUNT, "N", "500", "Steps between savings.", FIELD(save_every), 1,
       1e9 },
+    { "keep-best", 0, OPTION_FLAG, NULL, NULL,
+      "Keep the model with the lowest validation loss as best.safetensors.", FIELD(keep_best), 0,
+      0 },
     { "threads", 0, OPTION_COUNT, "N", "0", "Threads; 0 is as many as the process may use.",
       FIELD(threads), 0, 64 },
-    { "cpu", 0, OPTION_CHOICE, "ref|avx2|avx512|neon", NULL, "Force a level of kernels.",
+    { "cpu", 0, OPTION_CHOICE, "ref|avx2|avx512|amx|neon", NULL, "Force a level of kernels.",
       FIELD(cpu), 0, 0 },
     { 0 }
 };
 
-static const option_group groups[] = {
-    { "Training", own_table, 0 }, { "Recipe", recipe_table, 0 }, GENERAL_GROUP, { 0 }
-};
+static const option_group groups[] = { { "Training", own_table, 0 },
+                                       { "Texts", text_table, 0 },
+                                       { "Pictures", picture_table, 0 },
+                                       { "Recipe", recipe_table, 0 },
+                                       GENERAL_GROUP,
+                                       { 0 } };
 
-/* What is shown and written while a run goes on. */
-typedef struct watch {
-    const train_options *o;
-    progress bar;
-    FILE *log;
-    figure_line losses, validations;
-    double smooth;
-    uint64_t first_tokens;
-    bool begun;
-} watch;
-
-static void log_step(FILE *to, const corvid_training_report *r)
+int train_number(const char *name, const char *text, double low, double high, double *value)
 {
-    if (!to) return;
-    json_t *line = json_pack("{s:I, s:f, s:f, s:f, s:I, s:f}", "step", (json_int_t)r->step, "loss",
-                             r->loss, "lr", r->learning_rate, "grad_norm", r->gradient_norm,
-                             "tokens", (json_int_t)r->tokens, "seconds", r->seconds);
-    if (!isnan(r->validation)) json_object_set_new(line, "validation", json_real(r->validation));
-    if (r->saved) json_object_set_new(line, "saved", json_true());
-    char *text = json_dumps(line, JSON_COMPACT);
-    if (text) fprintf(to, "%s\n", text);
-    fflush(to);
-    free(text);
-    json_decref(line);
-}
-
-static double tokens_per_s(const watch *w, const corvid_training_report *r)
-{
-    return r->seconds > 0 ? (double)(r->tokens - w->first_tokens) / r->seconds : 0;
-}
-
-static void report(void *ctx, const corvid_training_report *r)
-{
-    watch *w = ctx;
-    if (!w->begun) {
-        w->begun = true;
-        progress_end(&w->bar);
-        progress_begin(&w->bar, "training");
-        w->first_tokens = r->tokens - w->o->batch * w->o->context;
-        w->smooth = r->loss;
-        note("%.1f MiB to learn in", (double)r->memory_bytes / 1048576.0);
-    }
-    w->smooth += 0.05 * (r->loss - w->smooth);
-    figure_add(&w->losses, (double)r->step, r->loss);
-    log_step(w->log, r);
-    if (w->o->json) log_step(stdout, r);
-    if (!isnan(r->validation)) {
-        figure_add(&w->validations, (double)r->step, r->validation);
-        progress_end(&w->bar);
-        progress_begin(&w->bar, "training");
-        if (!w->o->json)
-            printf("step %7llu  loss %.4f  validation %.4f  %.0f tokens/s  %.0f s\n",
-                   (unsigned long long)r->step, w->smooth, r->validation, tokens_per_s(w, r),
-                   r->seconds);
-        fflush(stdout);
-    }
-    char spark[40];
-    figure_spark(&w->losses, 16, spark, sizeof spark);
-    snprintf(w->bar.extra, sizeof w->bar.extra, "loss %.3f %s %.0f tok/s", w->smooth, spark,
-             tokens_per_s(w, r));
-    progress_show(&w->bar, r->step, r->steps);
-}
-
-static void show_progress(void *ctx, uint64_t done, uint64_t total)
-{
-    progress_show(&((watch *)ctx)->bar, done, total);
-}
-
-static char *path_in(const char *folder, const char *name)
-{
-    buffer path = { 0 };
-    buffer_text(&path, folder);
-    buffer_text(&path, "/");
-    buffer_text(&path, name);
-    buffer_text(&path, "");
-    return path.bytes;
-}
-
-/* The curves so far, in loss.svg. */
-static int draw(const watch *w)
-{
-    char *path = path_in(w->o->out, "loss.svg");
-    const figure_line *lines[] = { &w->losses, &w->validations };
-    const char *const names[] = { "training", "validation" };
-    const int code = figure_write(path, "Loss", "step", "nats per token", lines, names, 2);
-    free(path);
-    return code;
-}
-
-static int train_language(const train_options *o)
-{
-    corvid_train_language_options t;
-    corvid_error err;
-    watch w = { .o = o };
-    corvid_train_language_defaults(&t);
-    t.arch = o->arch;
-    t.layers = o->layers;
-    t.width = o->dim;
-    t.vocab = o->vocab;
-    t.data = o->data.items;
-    t.n_data = o->data.n;
-    t.out = o->out;
-    t.resume = o->resume;
-    t.seed = o->seed;
-    t.steps = o->steps;
-    t.batch = o->batch;
-    t.context = o->context;
-    t.learning_rate = o->lr;
-    t.final_learning_rate = o->lr_final;
-    t.warmup = o->warmup;
-    t.weight_decay = o->weight_decay;
-    t.clip = o->clip;
-    t.validation = o->validation;
-    t.evaluate_every = o->eval_every;
-    t.evaluate_tokens = o->eval_tokens;
-    t.save_every = o->save_every;
-    t.n_threads = o->threads;
-    t.cpu = o->cpu;
-    t.report = report;
-    t.progress = show_progress;
-    t.cancel = term_cancel;
-    t.callback_ctx = &w;
-    progress_begin(&w.bar, "reading texts");
-    int code = cli_make_folder(o->out);
+    char what[80];
+    double number = 0;
+    if (strcmp(text, "auto") == 0) return 0;
+    snprintf(what, sizeof what, "--%s", name);
+    const int code = parse_real(what, text, &number);
     if (code) return code;
-    char *log = path_in(o->out, "log.jsonl");
-    w.log = fopen(log, o->resume ? "a" : "w");
-    if (!w.log) code = fail(CORVID_E_WRITE, "%s: cannot be written", log);
-    const corvid_status status = code ? CORVID_OK : corvid_train_language(&t, &err);
-    progress_end(&w.bar);
-    if (w.log) fclose(w.log);
-    if (!code && w.losses.n) code = draw(&w);
-    if (status) code = fail_with(&err);
-    free(log);
-    figure_free(&w.losses);
-    figure_free(&w.validations);
-    return code;
+    if (!(number >= low && number <= high))
+        return fail(EXIT_USAGE, "%s: %g is out of range; expected %g to %g, or auto", what, number,
+                    low, high);
+    *value = number;
+    return 0;
 }
 
 static int run(const void *options, int n_args, char **args)
 {
     const train_options *o = options;
-    if (n_args != 1 || strcmp(args[0], "lm") != 0)
-        return fail(EXIT_USAGE, "say what to train: corvid train lm");
-    if (o->data.n == 0) return fail(EXIT_USAGE, "give the texts with --data PATH");
-    if (!o->out) return fail(EXIT_USAGE, "say where the model goes with --out FOLDER");
-    return train_language(o);
+    const bool pictures = n_args == 1 && strcmp(args[0], "vision") == 0;
+    const bool vocabulary = n_args == 1 && strcmp(args[0], "vocabulary") == 0;
+    if (n_args != 1 || (!pictures && !vocabulary && strcmp(args[0], "lm") != 0))
+        return fail(EXIT_USAGE,
+                    "say what to train: corvid train lm, corvid train vision, or corvid "
+                    "train vocabulary");
+    if (o->data.n == 0)
+        return fail(EXIT_USAGE, "give the %s with --data PATH", pictures ? "pictures" : "texts");
+    if (!o->out)
+        return fail(EXIT_USAGE, vocabulary ? "say where the vocabulary goes with --out FILE"
+                                           : "say where the model goes with --out FOLDER");
+    if (vocabulary) return train_vocabulary(o);
+    if (o->arch && (o->arch[0] == 'v') != pictures)
+        return fail(EXIT_USAGE, "--arch %s does not learn from %s; expected %s", o->arch,
+                    pictures ? "pictures" : "texts",
+                    pictures ? "vrwkv or vrwkv6" : "rwkv4 to rwkv7, gpt, lstm or one of aft");
+    return pictures ? train_vision(o) : train_lm(o);
 }
 
 const cli_verb verb_train = {
     .name = "train",
     .summary = "train a model from nothing",
-    .usage = "lm --data PATH --out FOLDER [options]",
+    .usage = "lm|vision|vocabulary --data PATH --out FOLDER|FILE [options]",
     .examples =
         "corvid train lm --data shakespeare.txt --out run1\n"
         "corvid train lm --data books/ --arch rwkv6 --layers 4 --dim 192 -n 2000 --out run2\n"
         "corvid train lm --data books/ --out run2 -n 2000 --arch rwkv6 --layers 4 --dim 192 "
         "--resume\n"
-        "corvid generate -m run1/model.safetensors -p \"To be\"",
+        "corvid generate -m run1/model.safetensors -p \"To be\"\n"
+        "corvid train vocabulary --data books/ --tokens 4096 --out books.vocab\n"
+        "corvid train lm --data books/ --vocab books.vocab --out run5\n"
+        "corvid train vision --data photos/ --out run3 --minutes 30\n"
+        "corvid train vision --data cifar10.tar.gz --size 32 --patch 4 --augment small --out run4\n"
+        "corvid classify -m run4/model.safetensors cat.jpg",
     .details =
-        "The weights, their official names and the vocabulary are in model.safetensors. A run "
-        "that is stopped with Ctrl-C, or killed, goes on with --resume and the same settings, "
-        "and ends with the same bits. Each step is a line of log.jsonl; loss.svg is drawn at "
-        "the end.",
-    .subjects = "lm",
+        "The weights, their official names, and the vocabulary or the names of the classes are in "
+        "model.safetensors. A run that is stopped with Ctrl-C, by --minutes, or killed, goes on "
+        "with "
+        "--resume and the same settings, and ends with the same bits. Each step is a line of "
+        "log.jsonl; loss.svg is drawn at the end.",
+    .subjects = "lm|vision|vocabulary",
     .groups = groups,
     .options_size = sizeof(train_options),
     .run = run,

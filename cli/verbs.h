@@ -4,7 +4,7 @@
 
 #include "options.h"
 
-extern const cli_verb verb_train, verb_generate, verb_chat, verb_logits, verb_tokenize, verb_detokenize,
+extern const cli_verb verb_train, verb_finetune, verb_merge, verb_generate, verb_chat, verb_logits, verb_tokenize, verb_detokenize,
     verb_classify, verb_features, verb_convert, verb_inspect, verb_eval, verb_bench;
 
 /* help.c and completions.c: the verbs about verbs. */

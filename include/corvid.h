@@ -379,20 +379,44 @@ CORVID_API void corvid_sampler_reset(corvid_sampler *sampler, uint64_t seed);
 typedef struct corvid_training_report {
     uint64_t step, steps;        /* steps done, and of the whole run */
     uint64_t tokens;             /* read so far, in this run and before it was resumed */
-    double loss;                 /* of this step, nats per token */
+    double loss;                 /* of this step, nats per token or picture */
     double validation;           /* mean over the validation part; NAN when it was not measured */
     double learning_rate, gradient_norm;
     double seconds;              /* since this run began */
     uint64_t memory_bytes;       /* that the model takes to learn */
     int saved;                   /* non-zero: the run can go on from here */
+    uint64_t pictures;           /* seen so far, as tokens; of vision models only, which read none */
+    double accuracy;             /* share of the validation pictures that were given their class;
+                                    NAN when it was not measured */
 } corvid_training_report;
+
+/* What is common to all runs of training, in the options below:
+ *
+ * A step learns from `batch` sequences or pictures.  Cut into `accumulate` parts it takes the memory
+ * of one part, and comes to the same but for rounding.
+ * The learning rate rises over `warmup` steps and goes from learning_rate to final_learning_rate by
+ * `schedule`: "cosine", "linear", "exponential", "mean" (of cosine and exponential), "constant".
+ * With `average` above 0 a running mean of the weights keeps that share at each step; it is that mean
+ * which is measured on the validation part and saved as the model.  1 / (1 - average) is about the
+ * number of steps it spans: 0.999 for runs of some thousand steps.
+ * `type` is what matrices are multiplied in: "f32", or "bf16" where the processor is faster with it;
+ * weights and moments are f32 either way.
+ * With `recompute` layers are computed anew on the way back: slower, and in much less memory.
+ * With `keep_best` the model with the lowest validation loss so far stays as best.safetensors.
+ * After max_seconds (above 0) the run is measured, saved and ends, with CORVID_OK; it can go on.
+ *
+ * Same seed, data and settings: the same weights, bit for bit, on any number of threads and however
+ * often it was stopped and resumed (tests/cli/train.sh, tests/cli/train_vision.sh).  A run that is
+ * killed, or cannot write, leaves the files of its last saving as they were. */
 
 typedef struct corvid_train_language_options {
     size_t struct_size;
-    const char *arch;         /* "rwkv4", "rwkv5.2", "rwkv6", "rwkv7" */
+    const char *arch;         /* "rwkv4", "rwkv5.2", "rwkv6", "rwkv7", "gpt", "lstm" */
     size_t layers, width;     /* 6 and 256 */
     const char *vocab;        /* vocabulary file; NULL or "bytes": the bytes themselves */
-    const char *const *data;  /* [n_data] .txt and .jsonl files, and folders of them */
+    const char *const *data;  /* [n_data] .txt and .jsonl files, and folders of them; .bin with .idx
+                                 (tokens of `vocab`); "-": standard input, which is not read again
+                                 where a run goes on */
     size_t n_data;
     const char *out;          /* folder that gets model.safetensors, resume.bin, tokens.bin */
     int resume;               /* non-zero: goes on from resume.bin, where there is one */
@@ -416,16 +440,170 @@ typedef struct corvid_train_language_options {
     corvid_progress_fn progress; /* bytes of text turned into tokens, before the first step */
     corvid_cancel_fn cancel;     /* asked after each step: the run is saved and ends */
     void *callback_ctx;
+    size_t accumulate;           /* 1: parts of a step, at most one for each sequence */
+    const char *schedule;        /* "cosine" */
+    double average;              /* 0: no running mean of the weights */
+    const char *type;            /* "f32" */
+    int recompute, keep_best;    /* 0 */
+    double max_seconds;          /* 0: none */
 } corvid_train_language_options;
 
 CORVID_API void corvid_train_language_defaults(corvid_train_language_options *options);
 
-/* Trains a language model from nothing.  Same seed, data and settings: the same weights, bit for
- * bit, on any number of threads and however often it was stopped and resumed.
- * CORVID_E_CANCELLED: stopped, and saved.  CORVID_E_INTERNAL with a sentence that names step and
- * tensor: a number was not finite; the last good files are kept. */
+/* Trains a language model from nothing.
+ * CORVID_E_CANCELLED: stopped, and saved.  CORVID_E_WRITE names the file that cannot be written.
+ * CORVID_E_INTERNAL with a sentence that names step and tensor: a number was not finite; the last
+ * good files are kept. */
 CORVID_API corvid_status corvid_train_language(const corvid_train_language_options *options,
                                                corvid_error *err);
+
+/* Pictures lie in a folder or an archive (.tar, .tar.gz, .zip, ...) that holds a folder for each
+ * class; these may lie in `train` and in `val` or `test`, else a share of each class is kept aside
+ * for validation.  Or they are the files of MNIST, CIFAR-10 or CIFAR-100 in a folder. */
+typedef struct corvid_train_vision_options {
+    size_t struct_size;
+    const char *arch;         /* "vrwkv" or "vrwkv6" */
+    size_t layers, width;     /* 12 and 192, as VRWKV-T */
+    size_t side, patch;       /* pictures of 224 pixels a side, patches of 16: 14 x 14 tokens */
+    int post_norm, key_norm, two_layer_head; /* 1: yes, 0: no, -1: as official models of this size */
+    const char *const *data;  /* [n_data] */
+    size_t n_data;
+    const char *out;          /* folder that gets model.safetensors, resume.bin, classes.txt */
+    int resume;               /* non-zero: goes on from resume.bin, where there is one */
+    uint64_t seed;            /* 1; everything follows from it */
+    uint64_t steps;           /* 1000 */
+    double epochs;            /* above 0: as many steps as show all pictures so often, instead */
+    size_t batch;             /* 64 pictures a step */
+    double learning_rate;     /* 1e-3 */
+    double final_learning_rate; /* below 0: a hundredth of that, as official */
+    uint64_t warmup;          /* UINT64_MAX: a fifteenth of the steps, as official */
+    double beta1, beta2, eps; /* 0.9, 0.999, 1e-8 */
+    double weight_decay;      /* 0.05, of all but norms and biases */
+    double clip;              /* 5: of the norm of the gradients; 0: none */
+    double smoothing;         /* 0.1 of a label is spread over all classes */
+    double drop_path;         /* 0: branches of the last layer left out, from 0 in the first */
+    const char *augment;      /* "imagenet": parts of any size, mirrored, RandAugment, erased;
+                                 "small": cut with a border and mirrored; "none" */
+    double flip, mixup, cutmix; /* how often pictures are mirrored and batches mixed, 0 to 1; below
+                                 0: as `augment` has it, without mixing */
+    double validation;        /* 0.1 of the pictures is kept aside, where the data does not say */
+    uint64_t evaluate_every;  /* 100 steps; 0: at the end */
+    uint64_t evaluate_pictures; /* 1000 of those kept aside, evenly; 0: all */
+    uint64_t save_every;      /* 500 steps, and at the end */
+    size_t accumulate;        /* 1 */
+    const char *schedule;     /* "cosine" */
+    double average;           /* 0: no running mean of the weights */
+    const char *type;         /* "f32" */
+    int recompute, keep_best; /* 0 */
+    double max_seconds;       /* 0: none */
+    size_t n_threads;         /* 0: all */
+    const char *cpu;          /* NULL: the best */
+    const corvid_allocator *allocator;
+    void (*report)(void *ctx, const corvid_training_report *report); /* after each step; or NULL */
+    corvid_progress_fn progress; /* pictures read, before the first step */
+    corvid_cancel_fn cancel;     /* asked after each step: the run is saved and ends */
+    void *callback_ctx;
+} corvid_train_vision_options;
+
+CORVID_API void corvid_train_vision_defaults(corvid_train_vision_options *options);
+
+/* Trains a vision model from nothing, by the official recipe but for the numbers above.  The names of
+ * the classes are in the model.  Errors as corvid_train_language, and CORVID_E_FILE and
+ * CORVID_E_FORMAT name the picture that cannot be read. */
+CORVID_API corvid_status corvid_train_vision(const corvid_train_vision_options *options,
+                                             corvid_error *err);
+
+/* What training a vocabulary came to. */
+typedef struct corvid_vocabulary_report {
+    size_t size;         /* ids in the file: fewer than wanted where the text repeats too little */
+    uint64_t text_bytes; /* it was made from */
+    uint64_t held_out_bytes, held_out_tokens; /* of the part kept aside; both 0: none was */
+} corvid_vocabulary_report;
+
+typedef struct corvid_train_vocabulary_options {
+    size_t struct_size;
+    const char *const *data; /* [n_data] .txt and .jsonl files, and folders of them; "-": standard
+                                input, which is read to its end as one document */
+    size_t n_data;
+    size_t size;             /* 8192 ids; 257 (the bytes alone) to 65536 */
+    const char *out;         /* the file; replaced where it is a vocabulary of the World form */
+    double held_out;         /* 0.1 of the text is not learned from but measured, at most 8 MiB */
+    const corvid_allocator *allocator;
+    void (*report)(void *ctx, const corvid_vocabulary_report *report); /* at the end; may be NULL */
+    corvid_progress_fn reading;   /* bytes of text; total 0 with standard input among the data */
+    corvid_progress_fn searching; /* rounds of the search */
+    corvid_cancel_fn cancel;      /* nothing is written then */
+    void *callback_ctx;
+} corvid_train_vocabulary_options;
+
+CORVID_API void corvid_train_vocabulary_defaults(corvid_train_vocabulary_options *options);
+
+/* Makes a vocabulary whose tokens make texts like these short, as a file of the World form: for
+ * corvid_tokenizer_open and corvid_train_language.  It encodes any bytes and gives them back (tried
+ * on all bytes and the part kept aside before it is written).  Same texts in the same order: the
+ * same file, byte for byte (tests/unit/test_vocabulary_run.c).
+ * CORVID_E_ARGUMENT: `out` is there and is something else, or there is no text; nothing changed. */
+CORVID_API corvid_status corvid_train_vocabulary(const corvid_train_vocabulary_options *options,
+                                                 corvid_error *err);
+
+typedef struct corvid_finetune_options {
+    size_t struct_size;
+    const char *model;        /* a language model of any format and type; it is not changed */
+    const char *method;       /* "lora": adapters learn; "full": the model; "state": the state that it
+                                 begins in, for RWKV-5, 6 and 7 */
+    const char *vocab;        /* as in corvid_model_options; its tokens are those of the model */
+    const char *vocab_folder;
+    const char *const *data;  /* [n_data] as in corvid_train_language_options */
+    size_t n_data;
+    const char *out;          /* folder that gets adapter.safetensors, model.safetensors or
+                                 state.safetensors, and resume.bin, tokens.bin */
+    int resume;               /* non-zero: goes on from resume.bin, where there is one */
+    uint64_t seed;            /* 1; everything follows from it */
+    uint64_t steps;           /* 200 */
+    size_t batch, context;    /* 4 sequences of 256 tokens a step */
+    double learning_rate;     /* 0: 1e-4 (lora), 1e-5 (full), 1 (state) */
+    double final_learning_rate; /* below 0: of that a tenth (lora), all (full), a hundredth (state) */
+    uint64_t warmup;          /* 10 steps */
+    double beta1, beta2, eps; /* 0.9, 0.99, 1e-18 */
+    double weight_decay;      /* 0; of the large matrices, and of the state of RWKV-5 and 6 */
+    double clip;              /* 1 */
+    double l2_wrap;           /* 1e-4 [loss.wrap] */
+    double validation;        /* 0.1 of the data is kept aside */
+    uint64_t evaluate_every;  /* 50 steps; 0: at the end */
+    uint64_t evaluate_tokens; /* 65,536 of the validation part each time; 0: all */
+    uint64_t save_every;      /* 100 steps, and at the end */
+    size_t accumulate;        /* 1 */
+    const char *schedule;     /* "cosine" */
+    double average;           /* 0 */
+    const char *type;         /* "f32" */
+    int recompute, keep_best; /* 0 */
+    double max_seconds;       /* 0: none */
+
+    /* lora: W + (alpha / rank) B A in place of every matrix W that is named. */
+    const char *targets;      /* "att,ffn": parts of names, or whole names with * and ? */
+    size_t rank;              /* 16 */
+    double alpha;             /* 32 */
+    int vectors;              /* 0; non-zero: norms, mixes and decays learn too, in full */
+    const char *from;         /* adapter or state to begin with; NULL: a new one */
+    double from_alpha;        /* of that adapter; 0: as it says itself */
+
+    size_t n_threads;         /* 0: all */
+    const char *cpu;          /* NULL: the best */
+    const corvid_allocator *allocator;
+    void (*report)(void *ctx, const corvid_training_report *report); /* after each step; or NULL */
+    corvid_progress_fn progress; /* bytes of text turned into tokens, before the first step */
+    corvid_cancel_fn cancel;     /* asked after each step: the run is saved and ends */
+    void *callback_ctx;
+} corvid_finetune_options;
+
+CORVID_API void corvid_finetune_defaults(corvid_finetune_options *options);
+
+/* Teaches a language model more.  What is common to all runs of training holds here, too
+ * (tests/cli/finetune.sh).  An adapter goes into a model with corvid_merge, a state onto a stream with
+ * corvid_state_load.
+ * CORVID_E_ARGUMENT: a name in `targets` that is no matrix's, with the nearest ones.
+ * CORVID_E_MISMATCH: adapter, state or vocabulary of another model.  Else as corvid_train_language. */
+CORVID_API corvid_status corvid_finetune(const corvid_finetune_options *options, corvid_error *err);
 
 /* ---- Files ----------------------------------------------------------------------------------- */
 
@@ -448,6 +626,29 @@ CORVID_API void corvid_convert_defaults(corvid_convert_options *options);
  * Tensors whose type does not change keep every bit.  The target appears whole or not at all. */
 CORVID_API corvid_status corvid_convert(const char *in, const char *out,
                                         const corvid_convert_options *options, corvid_error *err);
+
+typedef struct corvid_merge_options {
+    size_t struct_size;
+    double alpha;                /* 0: as the adapter says; official files do not say it */
+    const char *initial;         /* file with the first pairs of a PiSSA adapter; NULL: none */
+    const char *type, *format;   /* as in corvid_convert_options */
+    const char *vocab;
+    corvid_progress_fn progress; /* numbers written */
+    corvid_cancel_fn cancel;
+    corvid_log_fn log;
+    void *callback_ctx;
+} corvid_merge_options;
+
+CORVID_API void corvid_merge_defaults(corvid_merge_options *options);
+
+/* Writes the model `base` with what an adapter changes: LoRA pairs NAME.lora_A and NAME.lora_B, whole
+ * tensors in place of the model's, initial states (time_state); .pth or safetensors, those of official
+ * trainers and of corvid_finetune.  Everything else keeps every bit, where neither format nor type
+ * changes.  The result computes what the model did that was trained (tests/unit/test_adapter.c).
+ * CORVID_E_MISMATCH names a tensor of the adapter that fits nothing in the model, and both shapes.
+ * CORVID_E_ARGUMENT: nobody says alpha.  `out` appears whole or not at all. */
+CORVID_API corvid_status corvid_merge(const char *base, const char *adapter, const char *out,
+                                      const corvid_merge_options *options, corvid_error *err);
 
 /* One tensor of a checkpoint, for listings. */
 typedef struct corvid_tensor_info {

@@ -4,7 +4,7 @@
 set -eu
 
 build="gcc libc6-dev cmake ninja-build pkgconf libzip-dev libjansson-dev libxxhash-dev
-       libutf8proc-dev libedit-dev libturbojpeg0-dev libpng-dev libwebp-dev"
+       libutf8proc-dev libedit-dev libturbojpeg0-dev libpng-dev libwebp-dev libarchive-dev"
 test="g++ libcmocka-dev libpcre2-dev python3 python3-pil"
 extra="clang libclang-rt-14-dev llvm clang-format cppcheck valgrind gcovr git
        gcc-aarch64-linux-gnu qemu-user libcmocka-dev:arm64"

@@ -2,6 +2,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "api/file_types.h"
 #include "api/handles.h"
 #include "engine/conversion.h"
 
@@ -12,7 +13,7 @@ void corvid_convert_defaults(corvid_convert_options *options)
 }
 
 /* The short names stand for the type that serves most at that size. */
-static corvid_status parse_type(const char *name, cv_dtype *out, corvid_error *err)
+corvid_status cv_file_type(const char *name, cv_dtype *out, corvid_error *err)
 {
     static const struct {
         const char *name;
@@ -36,8 +37,8 @@ static bool ends_with(const char *path, const char *extension)
     return n > m && strcasecmp(path + n - m, extension) == 0;
 }
 
-static corvid_status pick_format(const char *name, const char *out, cv_format *format,
-                                 corvid_error *err)
+corvid_status cv_file_format(const char *name, const char *out, cv_format *format,
+                             corvid_error *err)
 {
     if (name ? strcasecmp(name, "gguf") == 0 : ends_with(out, ".gguf"))
         *format = CV_GGUF;
@@ -71,7 +72,7 @@ corvid_status corvid_convert(const char *in, const char *out, const corvid_conve
                               .cancel = o.cancel,
                               .log = o.log,
                               .ctx = o.callback_ctx };
-    CV_TRY(pick_format(o.format, out, &s.format, err));
-    if (o.type) CV_TRY(parse_type(o.type, &s.type, err));
+    CV_TRY(cv_file_format(o.format, out, &s.format, err));
+    if (o.type) CV_TRY(cv_file_type(o.type, &s.type, err));
     return cv_convert(&cv_libc_allocator, in, out, &s, err);
 }

@@ -379,14 +379,22 @@ static corvid_status plan_meta(job *j, cv_meta_list *list, corvid_error *err)
 {
     const cv_convert_settings *s = j->settings;
     const bool vision = j->known && j->source.arch->stack->vision;
+    const bool gpt = j->known && j->source.arch == &cv_gpt;
     if (s->format == CV_GGUF && !vision)
         CV_TRY(cv_gguf_keys(&j->source, s, j->source.rescale_every, list, err));
     else if (s->format == CV_SAFETENSORS && j->ckpt.format == CV_SAFETENSORS)
         for (size_t i = 0; i < j->ckpt.n_meta; i++) {
             const cv_meta *m = &j->ckpt.meta[i];
-            if (strcmp(m->key, CV_VOCAB_KEY) != 0 && !(vision && cv_is_vision_key(m->key)))
+            if (strcmp(m->key, CV_VOCAB_KEY) != 0 &&
+                !(gpt && strcmp(m->key, CV_HEAD_SIZE_KEY) == 0) &&
+                !(vision && cv_is_vision_key(m->key)))
                 CV_TRY(cv_meta_add(list, m, err));
         }
+    if (gpt) {
+        char digits[24];
+        const int n = snprintf(digits, sizeof digits, "%zu", j->source.sizes.N);
+        CV_TRY(cv_meta_add_text(list, CV_HEAD_SIZE_KEY, digits, (size_t)n, err));
+    }
     if (vision) return cv_vision_keys(j->mem, &j->source, s, list, err);
     return j->known ? cv_vocabulary_keys(j->mem, &j->source, s, list, err) : CORVID_OK;
 }

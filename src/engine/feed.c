@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "ops/count.h"
 
 /* ---- Streams --------------------------------------------------------------------------------- */
 
@@ -26,12 +27,18 @@ void cv_stream_reset(cv_stream *stream)
     stream->position = 0;
 }
 
+/* Channels of a shift vector. */
+static size_t shift_of(const cv_model *m)
+{
+    return m->arch->no_shift ? 0 : m->sizes.C;
+}
+
 /* Per layer: shift of the channel mix, shift of the time mix, memory.  Ours has the shifts the
  * other way round. [state.order] */
 void cv_state_export(const cv_stream *stream, float *out)
 {
     const cv_model *m = &stream->engine->model;
-    const size_t C = m->sizes.C, size = m->arch->state_size(&m->sizes);
+    const size_t C = shift_of(m), size = m->arch->state_size(&m->sizes);
     for (size_t l = 0; l < m->sizes.L; l++, out += size) {
         const float *s = stream->state + l * size;
         memcpy(out, s + C, C * sizeof *s);
@@ -43,7 +50,7 @@ void cv_state_export(const cv_stream *stream, float *out)
 void cv_state_import(cv_stream *stream, const float *values)
 {
     const cv_model *m = &stream->engine->model;
-    const size_t C = m->sizes.C, size = m->arch->state_size(&m->sizes);
+    const size_t C = shift_of(m), size = m->arch->state_size(&m->sizes);
     for (size_t l = 0; l < m->sizes.L; l++, values += size) {
         float *s = stream->state + l * size;
         memcpy(s + C, values, C * sizeof *s);
@@ -197,10 +204,28 @@ static corvid_status check_tokens(const cv_engine *e, const cv_feed *f, corvid_e
     return CORVID_OK;
 }
 
+/* A stream may be fed several times at once. */
+static corvid_status check_length(const cv_engine *e, const cv_feed *feeds, size_t i,
+                                  corvid_error *err)
+{
+    const cv_arch *arch = e->model.arch;
+    if (!arch->longest) return CORVID_OK;
+    const size_t longest = arch->longest(&e->model.sizes);
+    size_t seen = cv_count_of(feeds[i].stream->state);
+    for (size_t j = 0; j < i; j++)
+        if (feeds[j].stream == feeds[i].stream) seen += feeds[j].n;
+    if (feeds[i].n <= longest - seen) return CORVID_OK;
+    return cv_fail(err, CORVID_E_ARGUMENT,
+                   "%zu tokens behind %zu are more than the %zu that this %s model knows places "
+                   "for; begin again with the last ones, or train it with a longer context",
+                   feeds[i].n, seen, longest, arch->name);
+}
+
 corvid_status cv_engine_feed(cv_engine *e, cv_feed *feeds, size_t n, corvid_error *err)
 {
     for (size_t i = 0; i < n; i++) {
         CV_TRY(check_tokens(e, &feeds[i], err));
+        CV_TRY(check_length(e, feeds, i, err));
         feeds[i].done = 0;
         if (feeds[i].want == CV_WANT_LAST && !feeds[i].logits) feeds[i].want = CV_WANT_NOTHING;
     }

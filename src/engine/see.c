@@ -51,7 +51,7 @@ cv_framing cv_see_framing(const cv_model *model)
         f.orient = false;
         f.resize = f.crop_width = f.crop_height = model->sizes.K == 1000 ? 2 * native : native;
     } else {
-        f.resize = (native * 256 + 112) / 224;
+        f.resize = cv_middle_side(native);
         f.crop_width = f.crop_height = native;
     }
     return f;

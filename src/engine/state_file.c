@@ -2,12 +2,14 @@
  *
  * Little-endian: a header of fixed size, the state's floats in the order of the reference files
  * [state.order], and the XXH3-64 of everything before.  The header names the architecture, its
- * sizes and the fingerprint of the weights: a state means nothing to another model. */
+ * sizes and the fingerprint of the weights: a state means nothing to another model.  Tuned states,
+ * which are checkpoints, are read too (adapter_file.h). */
 #include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
 
 #include "base/output.h"
+#include "engine/adapter_file.h"
 #include "engine/engine.h"
 
 static const char MAGIC[8] = { 'C', 'R', 'V', 'S', 'T', 'A', 'T', 'E' };
@@ -122,65 +124,63 @@ static corvid_status parse(cv_stream *stream, const char *bytes, size_t n, const
     return CORVID_OK;
 }
 
-/* A state-tuning checkpoint: time_state [H][i][j] of every layer; the shift vectors start at 0. */
+/* The memory of every layer as a tuned state has it; the shift vectors start at 0. */
 static corvid_status load_tuned(cv_stream *stream, const char *path, corvid_error *err)
 {
     const cv_model *m = &stream->engine->model;
     const corvid_allocator *mem = stream->engine->mem;
-    const size_t size = m->arch->state_size(&m->sizes), memory = size - 2 * m->sizes.C;
-    float *values = NULL, *raw = NULL;
+    const size_t L = m->sizes.L, shifts = 2 * m->sizes.C;
+    const size_t memory = m->sizes.H * m->sizes.N * m->sizes.N, size = shifts + memory;
+    float *values = NULL, *tuned = NULL;
     cv_checkpoint ckpt;
     CV_TRY(cv_checkpoint_open(mem, path, &ckpt, err));
-    corvid_status status = CORVID_OK;
-    values = cv_alloc_zero(mem, m->sizes.L * size, sizeof *values);
-    raw = cv_alloc(mem, memory, sizeof(double));
-    if (!values || !raw) status = cv_fail(err, CORVID_E_MEMORY, "out of memory: a state");
-
-    for (size_t l = 0; status == CORVID_OK && l < m->sizes.L; l++) {
-        char name[64];
-        snprintf(name, sizeof name, "blocks.%zu.att.time_state", l);
-        const cv_tensor *t = cv_checkpoint_find(&ckpt, name);
-        if (!t || t->count != memory || cv_dtype_of(t->dtype)->quantized ||
-            !cv_dtype_of(t->dtype)->real || m->arch == &cv_rwkv4)
-            status = cv_fail(err, CORVID_E_MISMATCH,
-                             "%s: no tuned state for this model: %s %s, expected [%zu, %zu, %zu]",
-                             path, name, t ? "has another shape" : "is missing", m->sizes.H,
-                             m->sizes.N, m->sizes.N);
-        else
-            status = cv_tensor_read(&ckpt, t, 0, memory, raw, err);
-        if (status == CORVID_OK)
-            cv_to_f32(t->dtype, raw, values + l * size + 2 * m->sizes.C, memory);
-    }
+    corvid_status status =
+        cv_alloc_or_fail(mem, L * memory, sizeof *tuned, "a tuned state", (void **)&tuned, err);
+    if (status == CORVID_OK)
+        status = cv_alloc_or_fail(mem, L * size, sizeof *values, "a state", (void **)&values, err);
+    if (status == CORVID_OK)
+        status = cv_tuned_state_read(mem, &ckpt, m->arch, &m->sizes, tuned, err);
     if (status == CORVID_OK) {
+        memset(values, 0, L * size * sizeof *values);
+        for (size_t l = 0; l < L; l++)
+            memcpy(values + l * size + shifts, tuned + l * memory, memory * sizeof *values);
         cv_state_import(stream, values);
         stream->position = 0;
     }
     cv_free(mem, values);
-    cv_free(mem, raw);
+    cv_free(mem, tuned);
     cv_checkpoint_close(&ckpt);
     return status;
+}
+
+/* Does a file begin like a checkpoint that may hold a tuned state: .pth in both forms, or safetensors,
+ * whose header follows its length of eight bytes? */
+static bool is_checkpoint(const char *magic)
+{
+    return memcmp(magic, "PK\3\4", 4) == 0 || memcmp(magic, "\x80\x02\x8a\x0a", 4) == 0 ||
+           magic[sizeof MAGIC] == '{';
 }
 
 corvid_status cv_state_load(cv_stream *stream, const char *path, corvid_error *err)
 {
     const corvid_allocator *mem = stream->engine->mem;
     cv_input in;
-    char *bytes = NULL, magic[sizeof MAGIC] = { 0 };
+    char *bytes = NULL, magic[sizeof MAGIC + 1] = { 0 };
     size_t n = 0;
     CV_TRY(cv_input_open(&in, path, err));
     corvid_status status = CORVID_OK;
     if (in.size >= sizeof magic) status = cv_input_read(&in, 0, magic, sizeof magic, err);
     const bool ours = memcmp(magic, MAGIC, sizeof MAGIC) == 0;
-    const bool pth = memcmp(magic, "PK\3\4", 4) == 0 || memcmp(magic, "\x80\x02\x8a\x0a", 4) == 0;
+    const bool tuned = !ours && is_checkpoint(magic);
     const size_t limit = cv_state_size(&stream->engine->model) * sizeof(float) + 4096;
-    if (status == CORVID_OK && (ours || !pth))
+    if (status == CORVID_OK && !tuned)
         status =
             ours && in.size > limit
                 ? cv_fail(err, CORVID_E_MISMATCH, "%s: %llu bytes, more than a state of this model",
                           in.path, (unsigned long long)in.size)
                 : cv_input_read_all(&in, mem, ours ? limit : 1 << 20, &bytes, &n, err);
     if (status == CORVID_OK)
-        status = pth ? load_tuned(stream, path, err) : parse(stream, bytes, n, in.path, err);
+        status = tuned ? load_tuned(stream, path, err) : parse(stream, bytes, n, in.path, err);
     cv_free(mem, bytes);
     cv_input_close(&in);
     return status;

@@ -74,6 +74,14 @@ corvid_status cv_picture_frame(const corvid_allocator *mem, const cv_picture *in
                                const cv_framing *framing, uint64_t max_pixels, cv_picture *out,
                                corvid_error *err);
 
+/* What the short side is resized to before the middle of `side` pixels is cut out: the margin that
+ * the official pipelines leave, but none for models of pictures so small that they show one thing
+ * from border to border. */
+static inline size_t cv_middle_side(size_t side)
+{
+    return side < 112 ? side : (side * 256 + 112) / 224;
+}
+
 /* How 8-bit values become the numbers of a model [pre.normalise]. */
 typedef struct cv_normalise {
     double mean[3], std[3];

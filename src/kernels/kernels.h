@@ -34,17 +34,20 @@ typedef struct cv_matrix {
     cv_layout layout;
     size_t group; /* Q8: inputs per scale, 16 or 32 (divides CV_FOLD) */
     bool has_min; /* Q8 */
+    bool rounded; /* BF16: the inputs may be rounded to bf16 as well, for speed */
     size_t panel_bytes;
     const unsigned char *panels; /* [ceil(rows / 16)][panel_bytes], 64-byte aligned */
     const struct cv_trained *trained; /* while it is trained (ops/linear.h), else NULL */
 } cv_matrix;
 
 /* Floats of scratch a matmul of T rows needs: two panels and T rows of CV_FOLD inputs in f32, or in
- * two pieces of bf16 by tiles of 16 rows. */
+ * three pieces of bf16 by tiles of 16 rows. */
 static inline size_t cv_matmul_scratch(size_t T)
 {
-    return CV_FOLD * (2 * CV_PANEL + (T + 15) / 16 * 16);
+    return CV_FOLD * 3 / 2 * (2 * CV_PANEL + (T + 15) / 16 * 16);
 }
+
+#define CV_OUTER_SCRATCH ((size_t)300 * 1024) /* floats */
 
 #define CV_BI_BLOCK   ((size_t)32)  /* tokens that one local sum runs over [bi.blocks] */
 #define CV_BI_SEGMENT ((size_t)512) /* tokens of one piece of work; whole blocks */
@@ -125,6 +128,25 @@ static inline size_t cv_wkv7_back_scratch(size_t T, size_t N)
     return ((borders + 1) * N + 16 * CV_WKV7_WINDOW) * keys;
 }
 
+/* Walking back through Bi-WKV, n <= 16 channels of a whole picture of T tokens: from dy to dk, dw,
+ * du, which are added to, and to dv, which takes its place [bi.linear].  w and u as the formula has
+ * them, already divided by T; decay and self as in bi_wkv below. */
+typedef struct cv_bi_back {
+    size_t T, n, ld;
+    const cv_bi_decay *decay;
+    const float *self;  /* [16] e^u */
+    const float *k, *v; /* [T][ld] */
+    float *dk, *dv;     /* [T][ld]; dv is dy on entry */
+    float *dw, *du;     /* [n] */
+    float *scratch;     /* [cv_bi_back_scratch(T)] */
+} cv_bi_back;
+
+/* Four pairs for each token of a panel of channels, and one for each block. */
+static inline size_t cv_bi_back_scratch(size_t T)
+{
+    return (8 * T + (T + CV_BI_BLOCK - 1) / CV_BI_BLOCK * 2) * CV_PANEL;
+}
+
 typedef struct cv_kernels {
     cv_cpu_level level;
 
@@ -133,6 +155,12 @@ typedef struct cv_kernels {
      *   scratch [cv_matmul_scratch(T)], 64-byte aligned. */
     void (*matmul)(const cv_matrix *W, size_t lo, size_t hi, size_t T, const float *x, size_t ldx,
                    float *y, size_t ldy, bool add, float *scratch);
+
+    /* W[o][i] += sum over t of a[t][o] b[t][i] for n rows and m columns of W: the gradient of a
+     * matrix.  Rows of a, b, W are lda, ldb, ldw apart; rounded: as in cv_matrix.
+     *   scratch [CV_OUTER_SCRATCH], 64-byte aligned */
+    void (*outer)(size_t T, size_t n, size_t m, const float *a, size_t lda, const float *b,
+                  size_t ldb, float *W, size_t ldw, bool rounded, float *scratch);
 
     /* RWKV-4 [v4.wkv] for channels [0, n) of T tokens; rows of k, v, y are ld apart.
      *   w [n] = -exp(time_decay) < 0, u [n]; state aa, bb, pp [n] each, in and out; y may be v. */
@@ -174,6 +202,8 @@ typedef struct cv_kernels {
                    const float *scale, const float carry[4][16], const float *p, const float *v,
                    float *y);
 
+    void (*bi_wkv_back)(const cv_bi_back *back);
+
     /* y = (x - mean) / sqrt(var + eps) * w + b over n channels [ln]; y may be x. */
     void (*layer_norm)(size_t n, const float *x, const float *w, const float *b, float eps,
                        float *y);
@@ -187,20 +217,27 @@ typedef struct cv_kernels {
     float (*dot)(size_t n, const float *a, const float *b);
 
     /* Element by element; y may be x.  Within 4 units in the last place of the exact value (exp,
-     * tanh), 8 (sigmoid, silu, decay7), 2^-23 absolutely (decay6).  What would be a subnormal may
+     * tanh), 8 (sigmoid, silu, gelu, decay7), 2^-23 absolutely (decay6).  What would be a subnormal may
      * come out as zero. */
     void (*exp)(size_t n, const float *x, float *y);
     void (*sigmoid)(size_t n, const float *x, float *y);
     void (*tanh)(size_t n, const float *x, float *y);
     void (*silu)(size_t n, const float *x, float *y);
+    void (*gelu)(size_t n, const float *x, float *y); /* x Phi(x) */
     void (*relu2)(size_t n, const float *x, float *y);  /* max(x, 0)^2 */
     void (*decay6)(size_t n, const float *x, float *y); /* exp(-exp(x))        [v6.decay] */
     void (*decay7)(size_t n, const float *x, float *y); /* exp(-e^-1/2 sigmoid(x)) [v7.decay] */
+
+    /* dy *= d(x Phi(x))/dx = Phi(x) + x phi(x), within 2^-22 absolutely. */
+    void (*gelu_back)(size_t n, const float *x, float *dy);
 } cv_kernels;
 
 extern const cv_kernels cv_kernels_ref;
 
 /* The table of a level, or NULL when this build or this machine has none. */
 const cv_kernels *cv_kernels_for(cv_cpu_level level);
+
+/* The fastest for products of many rows (cv_cpu_widest), or the best where the system refuses it. */
+const cv_kernels *cv_kernels_widest(void);
 
 #endif

@@ -20,3 +20,9 @@ const cv_kernels *cv_kernels_for(cv_cpu_level level)
 #endif
     return NULL;
 }
+
+const cv_kernels *cv_kernels_widest(void)
+{
+    const cv_kernels *widest = cv_kernels_for(cv_cpu_widest());
+    return widest ? widest : cv_kernels_for(cv_cpu_best());
+}

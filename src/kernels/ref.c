@@ -344,6 +344,93 @@ static void ref_bi_wkv(size_t T, size_t n, size_t ld, const cv_bi_decay *decay, 
     }
 }
 
+/* What a pair (N, D) does to the loss, by that of its gradient (h, h y): h N - h y D. */
+static double bi_cross(const double a[2], const float *b)
+{
+    return a[0] * (double)b[0] - a[1] * (double)b[1];
+}
+
+/* Where token t of a channel keeps pairs, with the value and without: its key, what the tokens before
+ * it and behind it sum up to, and its share h of the gradient; h y. */
+static float *bi_kept(const cv_bi_back *x, size_t t)
+{
+    return x->scratch + 8 * t;
+}
+
+enum { BI_KEY = 0, BI_PAST = 2, BI_FUTURE = 4, BI_SHARE = 6 };
+
+static void bi_keep_keys(const cv_bi_back *x, size_t c)
+{
+    float top = x->k[c];
+    for (size_t t = 1; t < x->T; t++)
+        top = x->k[t * x->ld + c] > top ? x->k[t * x->ld + c] : top;
+    for (size_t t = 0; t < x->T; t++) {
+        float *kept = bi_kept(x, t);
+        kept[BI_KEY + 1] = expf(x->k[t * x->ld + c] - top);
+        kept[BI_KEY] = kept[BI_KEY + 1] * x->v[t * x->ld + c];
+    }
+}
+
+/* The sums on both sides of each token again, and with them its share. */
+static void bi_keep_sums(const cv_bi_back *x, size_t c, double lambda)
+{
+    double sum[2] = { 0.0, 0.0 };
+    for (size_t t = x->T; t-- > 0;)
+        for (size_t i = 0; i < 2; i++) {
+            bi_kept(x, t)[BI_FUTURE + i] = (float)sum[i];
+            sum[i] = sum[i] * lambda + (double)bi_kept(x, t)[BI_KEY + i];
+        }
+    sum[0] = sum[1] = 0.0;
+    for (size_t t = 0; t < x->T; t++) {
+        float *kept = bi_kept(x, t);
+        double all[2];
+        for (size_t i = 0; i < 2; i++) {
+            const double own = (double)kept[BI_KEY + i];
+            kept[BI_PAST + i] = (float)sum[i];
+            all[i] = sum[i] + (double)kept[BI_FUTURE + i] + (double)x->self[c] * own;
+            sum[i] = sum[i] * lambda + own;
+        }
+        const double h = (double)x->dv[t * x->ld + c] / all[1];
+        kept[BI_SHARE] = (float)h;
+        kept[BI_SHARE + 1] = (float)(h * all[0] / all[1]);
+    }
+}
+
+/* Shares are summed as keys were; a sum on one side of a token meets that of shares on the other. */
+static void ref_bi_wkv_back(const cv_bi_back *x)
+{
+    for (size_t c = 0; c < x->n; c++) {
+        const double lambda = bi_lambda(x->decay, x->T, c), self = (double)x->self[c];
+        double sum[2] = { 0.0, 0.0 }, dw = 0.0, du = 0.0;
+        bi_keep_keys(x, c);
+        bi_keep_sums(x, c, lambda);
+        for (size_t t = x->T; t-- > 0;) {
+            float *kept = bi_kept(x, t);
+            dw -= bi_cross(sum, kept + BI_PAST);
+            for (size_t i = 0; i < 2; i++) {
+                kept[BI_PAST + i] = (float)sum[i]; /* from here on that of shares */
+                sum[i] = sum[i] * lambda + (double)kept[BI_SHARE + i];
+            }
+        }
+        sum[0] = sum[1] = 0.0;
+        for (size_t t = 0; t < x->T; t++) {
+            const float *kept = bi_kept(x, t);
+            double own[2], all[2];
+            dw -= bi_cross(sum, kept + BI_FUTURE);
+            for (size_t i = 0; i < 2; i++) {
+                own[i] = self * (double)kept[BI_SHARE + i];
+                all[i] = sum[i] + (double)kept[BI_PAST + i] + own[i];
+                sum[i] = sum[i] * lambda + (double)kept[BI_SHARE + i];
+            }
+            x->dv[t * x->ld + c] = (float)((double)kept[BI_KEY + 1] * all[0]);
+            x->dk[t * x->ld + c] += (float)bi_cross(all, kept + BI_KEY);
+            du += bi_cross(own, kept + BI_KEY);
+        }
+        x->dw[c] += (float)(lambda * dw);
+        x->du[c] += (float)du;
+    }
+}
+
 static void ref_layer_norm(size_t n, const float *x, const float *w, const float *b, float eps,
                            float *y)
 {
@@ -368,6 +455,17 @@ static void ref_mul(size_t n, const float *a, const float *b, float *y)
 {
     for (size_t c = 0; c < n; c++)
         y[c] = a[c] * b[c];
+}
+
+static void ref_outer(size_t T, size_t n, size_t m, const float *a, size_t lda, const float *b,
+                      size_t ldb, float *W, size_t ldw, bool rounded, float *scratch)
+{
+    (void)rounded;
+    (void)scratch;
+    for (size_t t = 0; t < T; t++)
+        for (size_t o = 0; o < n; o++)
+            for (size_t i = 0; i < m; i++)
+                W[o * ldw + i] += a[t * lda + o] * b[t * ldb + i];
 }
 
 static void ref_mul_add(size_t n, const float *a, const float *b, float *y)
@@ -413,6 +511,21 @@ static void ref_silu(size_t n, const float *x, float *y)
         y[c] = x[c] * sigma(x[c]);
 }
 
+/* In double, whatever float means here. */
+static void ref_gelu(size_t n, const float *x, float *y)
+{
+    for (size_t c = 0; c < n; c++)
+        y[c] = (float)((double)x[c] * 0.5 * erfc(-(double)x[c] * 0.70710678118654752));
+}
+
+static void ref_gelu_back(size_t n, const float *x, float *dy)
+{
+    for (size_t c = 0; c < n; c++) {
+        const double z = (double)x[c], share = 0.5 * erfc(-z * 0.70710678118654752);
+        dy[c] *= (float)(share + z * 0.39894228040143268 * exp(-0.5 * z * z));
+    }
+}
+
 static void ref_relu2(size_t n, const float *x, float *y)
 {
     for (size_t c = 0; c < n; c++) {
@@ -445,15 +558,19 @@ const cv_kernels cv_kernels_ref = {
     .bi_keys = ref_bi_keys,
     .bi_ends = ref_bi_ends,
     .bi_wkv = ref_bi_wkv,
+    .bi_wkv_back = ref_bi_wkv_back,
     .layer_norm = ref_layer_norm,
     .lerp = ref_lerp,
     .mul = ref_mul,
+    .outer = ref_outer,
     .mul_add = ref_mul_add,
     .dot = ref_dot,
     .exp = ref_exp,
     .sigmoid = ref_sigmoid,
     .tanh = ref_tanh,
     .silu = ref_silu,
+    .gelu = ref_gelu,
+    .gelu_back = ref_gelu_back,
     .relu2 = ref_relu2,
     .decay6 = ref_decay6,
     .decay7 = ref_decay7,

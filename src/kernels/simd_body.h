@@ -364,6 +364,8 @@ static void simd_matmul(const cv_matrix *W, size_t lo, size_t hi, size_t T, cons
         matmul_many(W, lo, hi, T, x, ldx, y, ldy, add, scratch);
 }
 
+#include "kernels/simd_outer.h"
+
 /* ---- Elementary functions -------------------------------------------------------------------- */
 
 /* e^x = 2^n (1 + p) with p = e^r - 1, x = n ln 2 + r, |r| <= ln 2 / 2.  NaN goes through. */
@@ -917,16 +919,19 @@ static void simd_bi_wkv(size_t T, size_t n, size_t ld, const cv_bi_decay *decay,
 
 #include "kernels/simd_back.h"
 #include "kernels/simd_back7.h"
+#include "kernels/simd_gelu.h"
+#include "kernels/simd_back_bi.h"
 
 #define SIMD_TABLE(cpu_level)                                                                     \
     {                                                                                             \
-        .level = (cpu_level), .matmul = simd_matmul, .wkv4 = simd_wkv4, .wkv5 = simd_wkv5,        \
+        .level = (cpu_level), .matmul = simd_matmul, .outer = simd_outer, .wkv4 = simd_wkv4, .wkv5 = simd_wkv5,        \
         .wkv4_back = simd_wkv4_back, .wkv5_back = simd_wkv5_back, .wkv7_back = simd_wkv7_back,    \
         .wkv7 = simd_wkv7, .bi_keys = simd_bi_keys, .bi_ends = simd_bi_ends,                      \
-        .bi_wkv = simd_bi_wkv, .layer_norm = simd_layer_norm, .lerp = simd_lerp, .mul = simd_mul, \
-        .mul_add = simd_mul_add, .dot = simd_dot, .exp = simd_exp, .sigmoid = simd_sigmoid,       \
-        .tanh = simd_tanh, .silu = simd_silu, .relu2 = simd_relu2, .decay6 = simd_decay6,         \
-        .decay7 = simd_decay7,                                                                    \
+        .bi_wkv = simd_bi_wkv, .bi_wkv_back = simd_bi_wkv_back, .layer_norm = simd_layer_norm,    \
+        .lerp = simd_lerp, .mul = simd_mul, .mul_add = simd_mul_add, .dot = simd_dot,             \
+        .exp = simd_exp, .sigmoid = simd_sigmoid, .tanh = simd_tanh, .silu = simd_silu,           \
+        .relu2 = simd_relu2, .decay6 = simd_decay6, .decay7 = simd_decay7,                        \
+        .gelu = simd_gelu, .gelu_back = simd_gelu_back,                                           \
     }
 
 #endif

@@ -1,19 +1,23 @@
-/* x86_amx.c - the matrix product over AMX tiles of bf16, for weights of 16 and 8 bits.
+/* x86_amx.c - the matrix product over AMX tiles of bf16.
  *
  * A tile product multiplies 16 rows of 32 inputs by 32 inputs of 16 outputs: both in bf16, which
  * has 8 bits of precision, their products and sums in f32.  To keep what those 8 bits lack, a
- * number is split into two of them, x = x1 + x2 and w = w1 + w2, and the product is
- *   x1 w1 + x2 w1 + x1 w2
- * What is left out is at most 2^-17 |x w| each for the rests of x and of w, and 2^-16 |x w| for
- * x2 w2.  A weight of BF16 has no w2, one of F16 leaves no rest.
+ * number is split into several of them, x = x1 + x2 + x3 and w = w1 + w2 + w3, and the product is
+ *   F32        x1 w1 + x2 w1 + x3 w1 + x1 w2 + x2 w2 + x1 w3     what f32 itself gives, nearly
+ *   F16, Q8    x1 w1 + x2 w1 + x1 w2
+ *   BF16       x1 w1 + x2 w1
+ *   rounded    x1 w1                                             (training in bf16)
+ * With three pieces what is left out is at most 2^-23 |x w| in all, with two 2^-17 |x w| each for
+ * the rests of x and of w and 2^-16 |x w| for x2 w2.  A weight of BF16 has no w2, one of F16 leaves
+ * no rest.
  *
- * A sum runs over its inputs in blocks of 32, from the first to the last, and in each over x1 w2
- * (where there is a w2), x1 w1, x2 w1.  This order is the same for every row and every output,
- * whatever else is computed beside it.
+ * A sum runs over its inputs in blocks of 32, from the first to the last, and in each over the last
+ * piece of the weights first: x1 w3, x1 w2, x2 w2, x1 w1, x2 w1, x3 w1.  This order is the same for
+ * every row and every output, whatever else is computed beside it.
  *
  * Not finite: a NaN gives NaN.  An infinite x gives what f32 gives, unless a weight is 256 or more;
  * with such a one, or an infinite one, or where a product overflows, it may be NaN instead of
- * infinity.  Numbers below 2^-126 count as zero. */
+ * infinity.  Numbers below 2^-126 count as zero, pieces of others as well. */
 #include "kernels/x86_amx.h"
 
 #include <immintrin.h>
@@ -21,14 +25,35 @@
 #define INLINE static inline __attribute__((always_inline))
 
 enum {
-    SIDE = 16,                     /* rows of a tile */
-    DEEP = 32,                     /* inputs of a tile */
-    PIECE = SIDE * DEEP,           /* bf16 numbers of a tile */
-    STEP = 2 * PIECE,              /* those of both pieces of 32 inputs */
-    FOLD_STEPS = CV_FOLD / DEEP,   /* blocks of 32 inputs that are packed together */
-    FOLD_SIZE = FOLD_STEPS * STEP, /* bf16 numbers of 16 rows or outputs, packed */
-    ROW = DEEP * sizeof(uint16_t)  /* bytes of a row of any tile */
+    SIDE = 16,                                   /* rows of a tile */
+    DEEP = 32,                                   /* inputs of a tile */
+    PIECE = SIDE * DEEP,                         /* bf16 numbers of a tile */
+    FOLD_STEPS = CV_FOLD / DEEP,                 /* blocks of 32 inputs that are packed together */
+    PIECES_MAX = 3,                              /* of a number */
+    FOLD_SIZE = FOLD_STEPS * PIECES_MAX * PIECE, /* bf16 numbers of 16 rows or outputs, packed */
+    ROW = DEEP * sizeof(uint16_t)                /* bytes of a row of any tile */
 };
+
+/* How many pieces inputs and weights are cut into.  Piece a of an input meets piece b of a weight
+ * where a + b is less than the more of them. */
+typedef enum cut { CUT_ROUNDED, CUT_BF16, CUT_TWO, CUT_THREE } cut;
+
+INLINE size_t pieces_of_x(cut c)
+{
+    return c == CUT_ROUNDED ? 1 : c == CUT_THREE ? 3 : 2;
+}
+
+INLINE size_t pieces_of_w(cut c)
+{
+    return c == CUT_THREE ? 3 : c == CUT_TWO ? 2 : 1;
+}
+
+static cut cut_of(const cv_matrix *W)
+{
+    if (W->rounded) return CUT_ROUNDED;
+    if (W->layout == CV_LAYOUT_F32) return CUT_THREE;
+    return W->layout == CV_LAYOUT_BF16 ? CUT_BF16 : CUT_TWO;
+}
 
 /* The operand of ldtilecfg: eight full tiles. */
 typedef struct tile_config {
@@ -73,12 +98,16 @@ INLINE __m512i rounded(__m512 a, __m512 b)
     return (__m512i)_mm512_cvtne2ps_pbh(b, a);
 }
 
-/* The 32 numbers of a and b as a row of each piece. */
-INLINE void split_inputs(__m512 a, __m512 b, uint16_t *to)
+/* The 32 numbers of a and b as a row of each of n pieces. */
+INLINE void split_inputs(size_t n, __m512 a, __m512 b, uint16_t *to)
 {
-    const __m512 a1 = first_piece(without_infinity(a)), b1 = first_piece(without_infinity(b));
-    _mm512_store_si512(to, rounded(a1, b1));
-    _mm512_store_si512(to + PIECE, rounded(_mm512_sub_ps(a, a1), _mm512_sub_ps(b, b1)));
+    for (; n > 1; n--, to += PIECE) {
+        const __m512 a1 = first_piece(without_infinity(a)), b1 = first_piece(without_infinity(b));
+        _mm512_store_si512(to, rounded(a1, b1));
+        a = _mm512_sub_ps(a, a1);
+        b = _mm512_sub_ps(b, b1);
+    }
+    _mm512_store_si512(to, rounded(a, b));
 }
 
 /* From 16 numbers and 16 more to pairs of one of each, as a tile of weights wants two inputs. */
@@ -90,13 +119,17 @@ INLINE __m512i paired(__m512i halves)
     return _mm512_permutexvar_epi16(order, halves);
 }
 
-/* Two inputs of 16 outputs as a row of each piece. */
-INLINE void split_weights(__m512 a, __m512 b, uint16_t *to)
+/* Two inputs of 16 outputs as a row of each of n > 1 pieces. */
+INLINE void split_weights(size_t n, __m512 a, __m512 b, uint16_t *to)
 {
-    const __m512 a1 = first_piece(a), b1 = first_piece(b);
-    const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(a1), 16);
-    _mm512_store_si512(to, _mm512_or_si512(low, _mm512_castps_si512(b1)));
-    _mm512_store_si512(to + PIECE, paired(rounded(_mm512_sub_ps(a, a1), _mm512_sub_ps(b, b1))));
+    for (; n > 1; n--, to += PIECE) {
+        const __m512 a1 = first_piece(a), b1 = first_piece(b);
+        const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(a1), 16);
+        _mm512_store_si512(to, _mm512_or_si512(low, _mm512_castps_si512(b1)));
+        a = _mm512_sub_ps(a, a1);
+        b = _mm512_sub_ps(b, b1);
+    }
+    _mm512_store_si512(to, paired(rounded(a, b)));
 }
 
 /* ---- Packing --------------------------------------------------------------------------------- */
@@ -112,38 +145,47 @@ INLINE __mmask16 lanes(size_t n)
     return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
 }
 
-/* One row of n inputs.  `to` is its place in the tiles of the first 32; padded with zeros. */
-static void pack_row(size_t n, const float *x, uint16_t *to)
+/* One row of n inputs in so many pieces.  `to` is its place in the tiles of the first 32; padded
+ * with zeros. */
+INLINE void pack_row(size_t pieces, size_t n, const float *x, uint16_t *to)
 {
     size_t j = 0;
-    for (; j + DEEP <= n; j += DEEP, to += STEP)
-        split_inputs(_mm512_loadu_ps(x + j), _mm512_loadu_ps(x + j + 16), to);
+    for (; j + DEEP <= n; j += DEEP, to += pieces * PIECE)
+        split_inputs(pieces, _mm512_loadu_ps(x + j), _mm512_loadu_ps(x + j + 16), to);
     if (j < n) {
         const size_t rest = n - j;
         const __m512 a = _mm512_maskz_loadu_ps(lanes(rest), x + j);
         const __m512 b =
             rest > 16 ? _mm512_maskz_loadu_ps(lanes(rest - 16), x + j + 16) : _mm512_setzero_ps();
-        split_inputs(a, b, to);
+        split_inputs(pieces, a, b, to);
     }
 }
 
-static void clear_row(size_t n, uint16_t *to)
+static void clear_row(size_t pieces, size_t n, uint16_t *to)
 {
-    for (size_t s = 0; s < steps_of(n); s++, to += STEP) {
+    for (size_t s = 0; s < pieces * steps_of(n); s++, to += PIECE)
         _mm512_store_si512(to, _mm512_setzero_si512());
-        _mm512_store_si512(to + PIECE, _mm512_setzero_si512());
-    }
 }
 
 /* n <= CV_FOLD inputs of T rows, as tiles [ceil(T / 16)][steps][piece][16][32].  Rows beyond T are
  * zero: what comes of them is dropped, but it shall not come of what lay there before. */
-static void pack_inputs(size_t T, size_t n, const float *x, size_t ldx, uint16_t *packed)
+INLINE void pack_rows(size_t pieces, size_t T, size_t n, const float *x, size_t ldx,
+                      uint16_t *packed)
 {
-    const size_t block = steps_of(n) * STEP;
+    const size_t block = steps_of(n) * pieces * PIECE;
     for (size_t t = 0; t < T; t++)
-        pack_row(n, x + t * ldx, packed + t / SIDE * block + t % SIDE * DEEP);
+        pack_row(pieces, n, x + t * ldx, packed + t / SIDE * block + t % SIDE * DEEP);
     for (size_t t = T; t % SIDE != 0; t++)
-        clear_row(n, packed + t / SIDE * block + t % SIDE * DEEP);
+        clear_row(pieces, n, packed + t / SIDE * block + t % SIDE * DEEP);
+}
+
+static void pack_inputs(cut c, size_t T, size_t n, const float *x, size_t ldx, uint16_t *packed)
+{
+    switch (pieces_of_x(c)) {
+    case 1: pack_rows(1, T, n, x, ldx, packed); break;
+    case 2: pack_rows(2, T, n, x, ldx, packed); break;
+    default: pack_rows(3, T, n, x, ldx, packed); break;
+    }
 }
 
 /* Inputs [j, j + 2) of a panel of 16 bits, one behind the other; zero from n on. */
@@ -164,7 +206,7 @@ static void pack_f16(size_t j, size_t n, const unsigned char *panel, uint16_t *t
 {
     for (size_t m = 0; m < SIDE; m++, j += 2) {
         const __m512i two = two_inputs(panel, j, n);
-        split_weights(_mm512_cvtph_ps(_mm512_castsi512_si256(two)),
+        split_weights(2, _mm512_cvtph_ps(_mm512_castsi512_si256(two)),
                       _mm512_cvtph_ps(_mm512_extracti64x4_epi64(two, 1)), to + m * DEEP);
     }
 }
@@ -185,7 +227,7 @@ INLINE void pack_q8(size_t j, size_t n, size_t group, bool has_min, const unsign
     for (size_t end = j + DEEP; j < end; j += DEEP / 2, to += PIECE / 2) {
         if (j >= n) {
             for (size_t m = 0; m < SIDE / 2; m++)
-                split_weights(_mm512_setzero_ps(), _mm512_setzero_ps(), to + m * DEEP);
+                split_weights(2, _mm512_setzero_ps(), _mm512_setzero_ps(), to + m * DEEP);
             continue;
         }
         const unsigned char *head = panel + j / group * (heads + group * CV_PANEL);
@@ -193,9 +235,18 @@ INLINE void pack_q8(size_t j, size_t n, size_t group, bool has_min, const unsign
         const __m512 scale = _mm512_loadu_ps(head);
         const __m512 min = has_min ? _mm512_loadu_ps(head + heads / 2) : _mm512_setzero_ps();
         for (size_t m = 0; m < SIDE / 2; m++, q += 2 * CV_PANEL)
-            split_weights(load_q8(q, scale, min, has_min),
+            split_weights(2, load_q8(q, scale, min, has_min),
                           load_q8(q + CV_PANEL, scale, min, has_min), to + m * DEEP);
     }
+}
+
+static void pack_f32(size_t j, size_t n, const unsigned char *panel, uint16_t *to)
+{
+    const float *w = (const float *)(const void *)panel;
+    for (size_t m = 0; m < SIDE; m++, j += 2)
+        split_weights(PIECES_MAX, j < n ? _mm512_loadu_ps(w + j * CV_PANEL) : _mm512_setzero_ps(),
+                      j + 1 < n ? _mm512_loadu_ps(w + (j + 1) * CV_PANEL) : _mm512_setzero_ps(),
+                      to + m * DEEP);
 }
 
 /* Inputs [j, j + 32) of a panel as tiles [piece][16][16][2]: pairs of inputs of 16 outputs; zero
@@ -203,7 +254,9 @@ INLINE void pack_q8(size_t j, size_t n, size_t group, bool has_min, const unsign
 static void pack_weights(const cv_matrix *W, size_t j, size_t n, const unsigned char *panel,
                          uint16_t *to)
 {
-    if (W->layout == CV_LAYOUT_BF16)
+    if (W->layout == CV_LAYOUT_F32)
+        pack_f32(j, n, panel, to);
+    else if (W->layout == CV_LAYOUT_BF16)
         pack_bf16(j, n, panel, to);
     else if (W->layout == CV_LAYOUT_F16)
         pack_f16(j, n, panel, to);
@@ -256,14 +309,14 @@ typedef struct block {
         if (R == 2 && P == 2) _tile_dpbf16ps(3, 5, 7); \
     } while (0)
 
-/* R times 16 rows by P panels.  R, P and two (pieces of a weight) are constants where this is
- * inlined. */
-INLINE void multiply_block(size_t R, size_t P, bool two, const block *b)
+/* R times 16 rows by P panels.  R, P and the cut are constants where this is inlined. */
+INLINE void multiply_block(size_t R, size_t P, cut c, const block *b)
 {
     const panels *w = b->w;
     const uint16_t *x0 = b->x[0], *x1 = b->x[1];
     uint16_t *w0 = w->packed[0], *w1 = w->packed[1];
-    const size_t ld = b->ldy * sizeof(float), w_step = two ? STEP : PIECE;
+    const size_t nx = pieces_of_x(c), nw = pieces_of_w(c), most = nx > nw ? nx : nw;
+    const size_t ld = b->ldy * sizeof(float), x_step = nx * PIECE, w_step = nw * PIECE;
     COMPILER_BARRIER();
     if (b->add) {
         _tile_loadd(0, b->y, ld);
@@ -276,21 +329,25 @@ INLINE void multiply_block(size_t R, size_t P, bool two, const block *b)
         _tile_zero(2);
         _tile_zero(3);
     }
-    for (size_t j = 0; j < w->n; j += DEEP, x0 += STEP, x1 += STEP, w0 += w_step, w1 += w_step) {
+    for (size_t j = 0; j < w->n; j += DEEP) {
         if (b->fill) {
             pack_weights(w->W, j, w->n, w->stored[0], w0);
             if (P == 2) pack_weights(w->W, j, w->n, w->stored[1], w1);
             COMPILER_BARRIER();
         }
-        LOAD_INPUTS(0);
-        if (two) {
-            LOAD_WEIGHTS(1);
-            MULTIPLY();
+#pragma GCC unroll 3
+        for (size_t q = nw; q-- > 0;) {
+            LOAD_WEIGHTS(q);
+#pragma GCC unroll 3
+            for (size_t a = 0; a < nx && a + q < most; a++) {
+                LOAD_INPUTS(a);
+                MULTIPLY();
+            }
         }
-        LOAD_WEIGHTS(0);
-        MULTIPLY();
-        LOAD_INPUTS(1);
-        MULTIPLY();
+        x0 += x_step;
+        x1 += x_step;
+        w0 += w_step;
+        w1 += w_step;
     }
     _tile_stored(0, b->y, ld);
     if (P == 2) _tile_stored(1, b->y + SIDE, ld);
@@ -298,23 +355,29 @@ INLINE void multiply_block(size_t R, size_t P, bool two, const block *b)
     if (R == 2 && P == 2) _tile_stored(3, b->y + SIDE * b->ldy + SIDE, ld);
 }
 
-static void multiply(size_t R, size_t P, bool two, const block *b)
+INLINE void multiply_cut(size_t R, size_t P, cut c, const block *b)
 {
-    switch (R * 4 + P * 2 + two) {
-    case 6: multiply_block(1, 1, false, b); break;
-    case 7: multiply_block(1, 1, true, b); break;
-    case 8: multiply_block(1, 2, false, b); break;
-    case 9: multiply_block(1, 2, true, b); break;
-    case 10: multiply_block(2, 1, false, b); break;
-    case 11: multiply_block(2, 1, true, b); break;
-    case 12: multiply_block(2, 2, false, b); break;
-    case 13: multiply_block(2, 2, true, b); break;
+    switch (c) {
+    case CUT_ROUNDED: multiply_block(R, P, CUT_ROUNDED, b); break;
+    case CUT_BF16: multiply_block(R, P, CUT_BF16, b); break;
+    case CUT_TWO: multiply_block(R, P, CUT_TWO, b); break;
+    case CUT_THREE: multiply_block(R, P, CUT_THREE, b); break;
+    }
+}
+
+static void multiply(size_t R, size_t P, cut c, const block *b)
+{
+    switch (R * 2 + P) {
+    case 3: multiply_cut(1, 1, c, b); break;
+    case 4: multiply_cut(1, 2, c, b); break;
+    case 5: multiply_cut(2, 1, c, b); break;
+    case 6: multiply_cut(2, 2, c, b); break;
     default: break;
     }
 }
 
 /* Sums that do not fill their tiles take a detour: only `rows` by `columns` of y exist. */
-static void multiply_edge(size_t R, size_t P, bool two, const block *b, size_t rows, size_t columns)
+static void multiply_edge(size_t R, size_t P, cut c, const block *b, size_t rows, size_t columns)
 {
     _Alignas(64) float edge[2 * SIDE * 2 * SIDE];
     const size_t ld = 2 * SIDE;
@@ -324,7 +387,7 @@ static void multiply_edge(size_t R, size_t P, bool two, const block *b, size_t r
     block inside = *b;
     inside.y = edge;
     inside.ldy = ld;
-    multiply(R, P, two, &inside);
+    multiply(R, P, c, &inside);
     for (size_t r = 0; r < rows; r++)
         for (size_t i = 0; i < columns; i++)
             b->y[r * b->ldy + i] = edge[r * ld + i];
@@ -336,8 +399,9 @@ static void multiply_edge(size_t R, size_t P, bool two, const block *b, size_t r
 static void multiply_rows(const panels *w, size_t p, size_t P, size_t T, const uint16_t *packed,
                           float *y, size_t ldy, bool add)
 {
-    const bool two = w->W->layout != CV_LAYOUT_BF16;
-    const size_t columns = smaller(P * SIDE, w->W->rows - p * SIDE), tiles = steps_of(w->n) * STEP;
+    const cut c = cut_of(w->W);
+    const size_t columns = smaller(P * SIDE, w->W->rows - p * SIDE);
+    const size_t tiles = steps_of(w->n) * pieces_of_x(c) * PIECE;
     for (size_t t = 0; t < T; t += 2 * SIDE) {
         const size_t rows = smaller(2 * SIDE, T - t), R = rows > SIDE ? 2 : 1;
         const uint16_t *x = packed + t / SIDE * tiles;
@@ -350,9 +414,9 @@ static void multiply_rows(const panels *w, size_t p, size_t P, size_t T, const u
             .add = add,
         };
         if (rows == R * SIDE && columns == P * SIDE)
-            multiply(R, P, two, &b);
+            multiply(R, P, c, &b);
         else
-            multiply_edge(R, P, two, &b, rows, columns);
+            multiply_edge(R, P, c, &b, rows, columns);
     }
 }
 
@@ -364,7 +428,7 @@ void cv_amx_matmul(const cv_matrix *W, size_t lo, size_t hi, size_t T, const flo
     _tile_loadconfig(&FULL_TILES);
     for (size_t j = 0; j < W->cols; j += CV_FOLD) {
         const size_t n = smaller(CV_FOLD, W->cols - j);
-        pack_inputs(T, n, x + j, ldx, packed);
+        pack_inputs(cut_of(W), T, n, x + j, ldx, packed);
         for (size_t p = lo; p < hi; p += 2) {
             const size_t P = smaller(2, hi - p);
             const unsigned char *panel =
@@ -374,6 +438,138 @@ void cv_amx_matmul(const cv_matrix *W, size_t lo, size_t hi, size_t T, const flo
                                .packed = { weights, weights + FOLD_SIZE },
                                .n = n };
             multiply_rows(&w, p, P, T, packed, y, ldy, add || j > 0);
+        }
+    }
+    _tile_release();
+}
+
+/* ---- Outer products -------------------------------------------------------------------------- */
+
+/* Here the sum runs over tokens: a is cut as inputs are, from columns, and b as weights are. */
+enum {
+    TOKENS = 512, /* of a block */
+    TOKEN_STEPS = TOKENS / DEEP,
+    COLUMNS = 1024,              /* of b that are packed together, times their pieces */
+    PACKED_B = COLUMNS * TOKENS, /* bf16 numbers */
+    PACKED_A = 2 * SIDE * TOKENS * PIECES_MAX
+};
+
+_Static_assert((PACKED_A + PACKED_B) * sizeof(uint16_t) <= CV_OUTER_SCRATCH * sizeof(float),
+               "room for what is packed");
+
+/* 16 numbers of row t, of which n are there; zero behind the last row. */
+INLINE __m512 row_part(const float *x, size_t ld, size_t t, size_t T, size_t n)
+{
+    return t < T ? _mm512_maskz_loadu_ps(lanes(n), x + t * ld) : _mm512_setzero_ps();
+}
+
+/* Two tokens of 16 columns as a row of each piece. */
+INLINE void split_tokens(size_t pieces, __m512 a, __m512 b, uint16_t *to)
+{
+    if (pieces == 1)
+        _mm512_store_si512(to, paired(rounded(a, b)));
+    else
+        split_weights(pieces, a, b, to);
+}
+
+/* m columns of T <= TOKENS tokens as tiles [m / 16][steps][piece][16 pairs of tokens][16][2]. */
+INLINE void pack_b(size_t pieces, size_t T, size_t m, const float *b, size_t ld, uint16_t *to)
+{
+    const size_t panel = steps_of(T) * pieces * PIECE;
+    for (size_t t = 0; t < steps_of(T) * DEEP; t += 2)
+        for (size_t i = 0; i < m; i += SIDE)
+            split_tokens(pieces, row_part(b + i, ld, t, T, m - i),
+                         row_part(b + i, ld, t + 1, T, m - i),
+                         to + i / SIDE * panel + t / DEEP * pieces * PIECE + t % DEEP / 2 * DEEP);
+}
+
+/* The transpose of 16 x 16 numbers of 32 bits, in place. */
+INLINE void transpose(uint16_t *tile)
+{
+    __m512i r[SIDE], s[SIDE];
+    for (size_t i = 0; i < SIDE; i++)
+        r[i] = _mm512_load_si512(tile + i * DEEP);
+    for (size_t i = 0; i < SIDE; i += 2) { /* pairs of rows */
+        s[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        s[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (size_t i = 0; i < SIDE; i += 4) { /* four rows */
+        r[i] = _mm512_unpacklo_epi64(s[i], s[i + 2]);
+        r[i + 1] = _mm512_unpackhi_epi64(s[i], s[i + 2]);
+        r[i + 2] = _mm512_unpacklo_epi64(s[i + 1], s[i + 3]);
+        r[i + 3] = _mm512_unpackhi_epi64(s[i + 1], s[i + 3]);
+    }
+    for (size_t i = 0; i < 4; i++) { /* quarters of columns */
+        s[i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88);
+        s[4 + i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xdd);
+        s[8 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
+        s[12 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xdd);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        _mm512_store_si512(tile + i * DEEP, _mm512_shuffle_i32x4(s[i], s[8 + i], 0x88));
+        _mm512_store_si512(tile + (4 + i) * DEEP, _mm512_shuffle_i32x4(s[4 + i], s[12 + i], 0x88));
+        _mm512_store_si512(tile + (8 + i) * DEEP, _mm512_shuffle_i32x4(s[i], s[8 + i], 0xdd));
+        _mm512_store_si512(tile + (12 + i) * DEEP, _mm512_shuffle_i32x4(s[4 + i], s[12 + i], 0xdd));
+    }
+}
+
+/* 16 columns, of which n are there, of T tokens as tiles [steps][piece][16][32 tokens]. */
+INLINE void pack_a(size_t pieces, size_t T, size_t n, const float *a, size_t ld, uint16_t *to)
+{
+    for (size_t t = 0; t < T; t += DEEP, to += pieces * PIECE) {
+        for (size_t m = 0; m < SIDE; m++)
+            split_tokens(pieces, row_part(a, ld, t + 2 * m, T, n),
+                         row_part(a, ld, t + 2 * m + 1, T, n), to + m * DEEP);
+        for (size_t p = 0; p < pieces; p++)
+            transpose(to + p * PIECE);
+    }
+}
+
+/* Up to 32 rows of W, from packed a, and m columns, from packed b. */
+static void outer_rows(cut c, size_t T, size_t rows, size_t m, const uint16_t *a, uint16_t *b,
+                       float *W, size_t ldw)
+{
+    const size_t size = steps_of(T) * pieces_of_w(c) * PIECE, R = rows > SIDE ? 2 : 1;
+    for (size_t i = 0; i < m; i += 2 * SIDE) {
+        const size_t columns = smaller(2 * SIDE, m - i), P = columns > SIDE ? 2 : 1;
+        uint16_t *first = b + i / SIDE * size;
+        const panels w = { .packed = { first, first + (P - 1) * size }, .n = T };
+        const block inside = {
+            .x = { a, a + (R - 1) * size }, .w = &w, .y = W + i, .ldy = ldw, .add = true
+        };
+        if (rows == R * SIDE && columns == P * SIDE)
+            multiply(R, P, c, &inside);
+        else
+            multiply_edge(R, P, c, &inside, rows, columns);
+    }
+}
+
+void cv_amx_outer(size_t T, size_t n, size_t m, const float *a, size_t lda, const float *b,
+                  size_t ldb, float *W, size_t ldw, bool rounded_too, float *scratch)
+{
+    const cut c = rounded_too ? CUT_ROUNDED : CUT_THREE;
+    const size_t pieces = pieces_of_w(c), most = COLUMNS / pieces / (2 * SIDE) * (2 * SIDE);
+    uint16_t *packed_b = (uint16_t *)(void *)scratch, *packed_a = packed_b + PACKED_B;
+    _tile_loadconfig(&FULL_TILES);
+    for (size_t t = 0; t < T; t += TOKENS) {
+        const size_t tokens = smaller(TOKENS, T - t), size = steps_of(tokens) * pieces * PIECE;
+        for (size_t i = 0; i < m; i += most) {
+            const size_t columns = smaller(most, m - i);
+            if (pieces == 1)
+                pack_b(1, tokens, columns, b + t * ldb + i, ldb, packed_b);
+            else
+                pack_b(PIECES_MAX, tokens, columns, b + t * ldb + i, ldb, packed_b);
+            for (size_t o = 0; o < n; o += 2 * SIDE) {
+                const size_t rows = smaller(2 * SIDE, n - o);
+                for (size_t r = 0; r < rows; r += SIDE)
+                    if (pieces == 1)
+                        pack_a(1, tokens, rows - r, a + t * lda + o + r, lda,
+                               packed_a + r / SIDE * size);
+                    else
+                        pack_a(PIECES_MAX, tokens, rows - r, a + t * lda + o + r, lda,
+                               packed_a + r / SIDE * size);
+                outer_rows(c, tokens, rows, columns, packed_a, packed_b, W + o * ldw + i, ldw);
+            }
         }
     }
     _tile_release();

@@ -98,16 +98,7 @@ static inline float v_sum(vf a)
 
 const cv_kernels cv_kernels_avx512 = SIMD_TABLE(CV_CPU_AVX512);
 
-/* Weights of f32 would need three pieces of bf16, and six products of tiles. */
-static void amx_matmul(const cv_matrix *W, size_t lo, size_t hi, size_t T, const float *x,
-                       size_t ldx, float *y, size_t ldy, bool add, float *scratch)
-{
-    if (W->layout == CV_LAYOUT_F32)
-        simd_matmul(W, lo, hi, T, x, ldx, y, ldy, add, scratch);
-    else
-        cv_amx_matmul(W, lo, hi, T, x, ldx, y, ldy, add, scratch);
-}
-
-/* The text of SIMD_TABLE with this entry in its place. */
-#define simd_matmul amx_matmul
+/* The text of SIMD_TABLE with these entries in their places. */
+#define simd_matmul cv_amx_matmul
+#define simd_outer  cv_amx_outer
 const cv_kernels cv_kernels_amx = SIMD_TABLE(CV_CPU_AMX);

@@ -1,11 +1,13 @@
-/* language.c - the stack that all RWKV language models share, running and learning.  [lm.skeleton]
+/* language.c - the stack that all language models share, running and learning.  [lm.skeleton]
  *
  *     x = LN(emb[token]; ln0);   x through L layers;   logits = head LN(x; ln_out)
  *
- * ln0 is applied to the row when it is fetched, not folded into the table [lm.ln0]. */
+ * ln0 is applied to the row when it is fetched, not folded into the table [lm.ln0].  Models that are
+ * no RWKV may have one norm or the other not at all, and places: x = emb[token] + pos[place]. */
 #include <string.h>
 
 #include "models/model.h"
+#include "ops/count.h"
 
 #define AT(member)           offsetof(cv_model, member)
 #define NAME(official, gguf) { official, CV_WHOLE }, { gguf, CV_WHOLE }, CV_NOWHERE
@@ -52,24 +54,68 @@ static void take(cv_run *run, const cv_model *model, stack *b)
 }
 
 typedef struct embed_record {
-    const cv_table *emb;
+    const cv_model *model;
     const int32_t *tokens;
     const float *x;
 } embed_record;
+
+static float *gradient_of(const cv_run *run, const cv_table *table)
+{
+    return cv_gradient(run, (const float *)(const void *)table->bytes);
+}
 
 /* Each member adds to its own columns: a token may stand in many rows. */
 static void embed_back(const cv_run *run, const void *record)
 {
     const embed_record *r = record;
-    const size_t C = r->emb->cols;
+    const size_t C = r->model->sizes.C;
+    const bool placed = r->model->pos.rows > 0;
     const float *dx = cv_gradient(run, r->x);
-    float *table = cv_gradient(run, (const float *)(const void *)r->emb->bytes);
+    float *table = gradient_of(run, &r->model->emb);
+    float *places = placed ? gradient_of(run, &r->model->pos) : NULL;
     size_t lo, hi;
     cv_own_columns(run, C, &lo, &hi);
     for (size_t t = 0; t < run->T; t++) {
         float *row = table + (size_t)r->tokens[t] * C;
         for (size_t c = lo; c < hi; c++)
             row[c] += dx[t * C + c];
+    }
+    for (size_t i = 0; placed && i < run->n_sequences; i++) {
+        const cv_sequence *seq = &run->sequences[i];
+        float *row = places + cv_count_of(seq->start) * C;
+        for (size_t t = seq->begin; t < seq->begin + seq->n; t++, row += C)
+            for (size_t c = lo; c < hi; c++)
+                row[c] += dx[t * C + c];
+    }
+}
+
+/* x += row i of a table. */
+static void add_row(const cv_table *table, size_t i, float *x)
+{
+    enum { PART = 256 }; /* whole blocks of every type */
+    const size_t C = table->cols;
+    float part[PART];
+    size_t at = 0;
+    for (size_t c = 0; c < C; c += PART) {
+        const size_t n = C - c < PART ? C - c : PART;
+        cv_to_f32(table->dtype, table->bytes + i * table->row_bytes + at, part, n);
+        for (size_t j = 0; j < n; j++)
+            x[c + j] += part[j];
+        size_t bytes = 0;
+        cv_dtype_bytes(table->dtype, n, &bytes);
+        at += bytes;
+    }
+}
+
+/* The places of rows [lo, hi), which are counted from the state that their sequence is in. */
+static void add_places(const cv_run *run, const cv_model *model, float *x)
+{
+    for (size_t i = 0; i < run->n_sequences; i++) {
+        const cv_sequence *seq = &run->sequences[i];
+        const size_t before = cv_count_of(seq->state);
+        for (size_t t = seq->begin; t < seq->begin + seq->n; t++)
+            if (t >= run->lo && t < run->hi)
+                add_row(&model->pos, before + t - seq->begin, x + t * model->sizes.C);
     }
 }
 
@@ -82,9 +128,10 @@ static void embed(const cv_run *run, const cv_model *model, const int32_t *token
     cv_share(run->me, run->T, &part.lo, &part.hi);
     for (size_t t = part.lo; t < part.hi; t++)
         cv_to_f32(emb->dtype, emb->bytes + (size_t)tokens[t] * emb->row_bytes, x + t * C, C);
+    if (model->pos.rows) add_places(&part, model, x);
     embed_record *r = cv_record(run, embed_back, sizeof *r);
-    if (r) *r = (embed_record){ emb, tokens, x };
-    cv_layer_norm(&part, C, x, model->ln0, x);
+    if (r) *r = (embed_record){ model, tokens, x };
+    if (model->ln0.w) cv_layer_norm(&part, C, x, model->ln0, x);
 }
 
 /* From tokens to what goes into the first layer. */
@@ -99,6 +146,16 @@ static void begin(cv_run *run, const cv_model *model, const cv_step *step, stack
     cv_meet(run);
 }
 
+/* What goes into the head for one row. */
+static void last_norm(const cv_run *run, const cv_model *model, const float *x, float *z)
+{
+    const size_t C = model->sizes.C;
+    if (model->ln_out.w)
+        run->kernel->layer_norm(C, x, model->ln_out.w, model->ln_out.b, CV_LN_EPS, z);
+    else
+        memcpy(z, x, C * sizeof *z);
+}
+
 /* Logits of the wanted rows.  Each member normalises all of them for itself. */
 static void head(cv_run *run, const cv_model *model, const cv_step *step, const stack *b)
 {
@@ -107,8 +164,7 @@ static void head(cv_run *run, const cv_model *model, const cv_step *step, const 
     few.T = step->n_wanted;
     float *z = cv_take_own(&few, C);
     for (size_t i = 0; i < step->n_wanted; i++)
-        run->kernel->layer_norm(C, b->x + step->wanted[i] * C, model->ln_out.w, model->ln_out.b,
-                                CV_LN_EPS, z + i * C);
+        last_norm(run, model, b->x + step->wanted[i] * C, z + i * C);
     const cv_linear out = { .W = &model->head, .x = z, .y = step->logits };
     cv_linear_all(&few, &out, 1);
 }
@@ -134,7 +190,10 @@ void cv_language_learn(cv_run *run, const cv_model *model, const cv_lesson *less
     float *z = cv_take_common(run, C);
     cv_take_memory(run, run->T * (C + 1));
     float *logits = cv_take_shared(run, CV_LOSS_ROWS * model->sizes.V);
-    cv_layer_norm(run, C, b.x, model->ln_out, z);
+    if (model->ln_out.w)
+        cv_layer_norm(run, C, b.x, model->ln_out, z);
+    else
+        z = b.x;
     cv_meet(run);
     cv_loss loss = lesson->loss;
     loss.head = &model->head;

@@ -82,13 +82,7 @@ void cv_learn_take(cv_run *run, const cv_model *model, bool again, void *buffers
 void cv_learn_measure_back(const cv_model *model, size_t T, cv_lesson_memory *m)
 {
     const cv_sizes *s = &model->sizes;
-    const size_t widths[] = { s->C, s->A, s->F, s->M, s->E, s->w,
-                              s->a, s->v, s->g, s->J, 3 * s->p * s->p };
-    size_t widest = 0;
-    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
-        if (widths[i] > widest) widest = widths[i];
-    m->scratch = cv_linear_scratch(&(cv_matrix){ .cols = widest }, T);
-    m->own = cv_linear_own_scratch(T);
+    m->own = cv_linear_own_scratch();
     const size_t heads = model->arch->back_scratch ? model->arch->back_scratch(s, T) : 0;
     if (heads > m->own) m->own = heads;
     m->matmul = cv_matmul_scratch(T > 64 ? T : 64);

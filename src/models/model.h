@@ -15,9 +15,10 @@ typedef struct cv_sizes {
     size_t V, C, L;    /* vocabulary, embedding width, layers */
     size_t A, F;       /* widths of the time mix and of the channel mix */
     size_t H, N;       /* heads of N channels, A = H N */
-    size_t D, M, E;    /* v6: rank of the shift, M = 5 D; rank of the decay */
-    size_t w, a, v, g; /* v7: ranks of decay, learning rate, value, gate */
-    size_t p, G, K, J; /* vision: side of a patch, positions, classes, inner width of the head */
+    size_t D, M, E;    /* v6: rank of the shift, M = 5 D; rank of the decay; aft: of biases */
+    size_t w, a, v, g; /* v7: ranks of decay, learning rate, value, gate; aft-local: w of window */
+    size_t p, G, K, J; /* vision: side of a patch, positions, classes, inner width of the head;
+                          gpt, aft: G places of tokens */
 } cv_sizes;
 
 /* ---- Weights by name ------------------------------------------------------------------------- */
@@ -126,6 +127,11 @@ typedef struct cv_arch {
     void (*state_start)(const cv_model *model, size_t layer, float *state);
     void (*state_export)(const cv_sizes *sizes, const float *memory, float *out);
     void (*state_import)(const cv_sizes *sizes, const float *in, float *memory);
+    bool no_shift; /* the state has no shift vectors: all of it is memory */
+
+    /* Tokens that a sequence can have; NULL: there is no end.  The state of a layer then begins with
+     * their count. */
+    size_t (*longest)(const cv_sizes *sizes);
 
     /* Takes the buffers of a step, or with a tape of a layer; the struct has buffers_bytes <=
      * CV_BUFFERS_MAX, and is zero before the first call. */
@@ -167,7 +173,8 @@ struct cv_model {
     cv_sizes sizes;
     float group_norm_eps;
     cv_table emb;
-    cv_norm ln0, ln_out; /* ln_out.w NULL: a vision model without a final norm */
+    cv_table pos;        /* [G][C], added to the embedding; rows 0: a model without */
+    cv_norm ln0, ln_out; /* w NULL: a model without that norm */
     cv_matrix head;      /* rows 0: a vision model without a head */
     cv_vision vision;
     unsigned char *layers; /* [L] of arch->layer_bytes */
@@ -180,12 +187,15 @@ struct cv_model {
 };
 
 extern const cv_arch cv_rwkv4, cv_rwkv5_0, cv_rwkv5_1, cv_rwkv5_2, cv_rwkv6, cv_rwkv7, cv_vrwkv,
-    cv_vrwkv6;
+    cv_vrwkv6, cv_gpt, cv_aft_simple, cv_aft_full, cv_aft_local, cv_lstm;
 
 /* The architecture of a checkpoint, told by its tensors; CORVID_E_FORMAT says what it is instead
  * (an adapter, a state, an experimental variant, a vision model). */
 corvid_status cv_registry_detect(const cv_checkpoint *ckpt, const cv_arch **out, corvid_error *err);
 const cv_arch *cv_registry_at(size_t i); /* NULL past the end */
+
+/* Is each channel a head of its own? */
+bool cv_has_no_heads(const cv_arch *arch);
 
 /* Does some tensor's name end with suffix?  For detect(). */
 bool cv_has_suffix(const cv_checkpoint *ckpt, const char *suffix);
@@ -233,10 +243,10 @@ typedef struct cv_lesson {
 void cv_language_learn(cv_run *run, const cv_model *model, const cv_lesson *lesson);
 
 /* What a lesson of T rows takes, in floats: values (as much again for gradients), what is kept of the
- * inputs of layers, scratch of all and of each member; and bytes of records.  again: layers are
- * computed again on the way back. */
+ * inputs of layers, scratch of each member; and bytes of records.  again: layers are computed again
+ * on the way back. */
 typedef struct cv_lesson_memory {
-    size_t values, kept, scratch, own, matmul, records;
+    size_t values, kept, own, matmul, records;
 } cv_lesson_memory;
 
 void cv_language_lesson_memory(const cv_model *model, size_t T, bool again, const cv_member *me,

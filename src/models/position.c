@@ -56,3 +56,22 @@ void cv_position_add(const float *pos, size_t side, size_t C, size_t h, size_t w
                 y[c] += weight * from[c];
         }
 }
+
+void cv_position_back(float *dpos, size_t side, size_t C, size_t h, size_t w, size_t row,
+                      size_t column, size_t lo, size_t hi, const float *dy)
+{
+    if (h == side && w == side) {
+        dpos += (row * side + column) * C;
+        for (size_t c = lo; c < hi; c++)
+            dpos[c] += dy[c];
+        return;
+    }
+    const taps down = taps_of(row, h, side), across = taps_of(column, w, side);
+    for (size_t i = 0; i < 4; i++)
+        for (size_t j = 0; j < 4; j++) {
+            const float weight = (float)(down.weight[i] * across.weight[j]);
+            float *to = dpos + (down.at[i] * side + across.at[j]) * C;
+            for (size_t c = lo; c < hi; c++)
+                to[c] += weight * dy[c];
+        }
+}

@@ -4,12 +4,23 @@
 #include "models/model.h"
 
 /* In the order of the test: later versions first, because earlier ones are told by what is absent. */
-static const cv_arch *const archs[] = { &cv_vrwkv6,  &cv_vrwkv,   &cv_rwkv7,   &cv_rwkv6,
-                                        &cv_rwkv5_2, &cv_rwkv5_1, &cv_rwkv5_0, &cv_rwkv4 };
+static const cv_arch *const archs[] = { &cv_vrwkv6,  &cv_vrwkv,    &cv_rwkv7,     &cv_rwkv6,
+                                        &cv_rwkv5_2, &cv_rwkv5_1,  &cv_rwkv5_0,   &cv_rwkv4,
+                                        &cv_gpt,     &cv_aft_full, &cv_aft_local, &cv_aft_simple,
+                                        &cv_lstm };
 
 const cv_arch *cv_registry_at(size_t i)
 {
     return i < sizeof archs / sizeof *archs ? archs[i] : NULL;
+}
+
+bool cv_has_no_heads(const cv_arch *arch)
+{
+    static const cv_arch *const such[] = { &cv_rwkv4,    &cv_vrwkv,     &cv_lstm,
+                                           &cv_aft_full, &cv_aft_local, &cv_aft_simple };
+    for (size_t i = 0; i < sizeof such / sizeof *such; i++)
+        if (arch == such[i]) return true;
+    return false;
 }
 
 static bool ends_with(const char *name, const char *suffix)

@@ -300,6 +300,23 @@ static corvid_status check_vision(const cv_source *source, corvid_error *err)
     return CORVID_OK;
 }
 
+/* The size of the heads of a model whose tensors do not tell: from the metadata, as a number or a
+ * text; else 64, or one head of all channels. */
+static size_t head_size_of(const cv_source *source)
+{
+    const size_t A = source->sizes.A;
+    const cv_meta *meta = cv_checkpoint_meta(source->ckpt, CV_HEAD_SIZE_KEY);
+    size_t N = 0;
+    if (meta && meta->type == CV_META_INT && meta->integer > 0) N = (size_t)meta->integer;
+    if (meta && meta->type == CV_META_TEXT)
+        for (size_t i = 0;
+             i < meta->text.n && i < 5 && meta->text.bytes[i] >= '0' && meta->text.bytes[i] <= '9';
+             i++)
+            N = 10 * N + (size_t)(meta->text.bytes[i] - '0');
+    if (N > 0) return N;
+    return A % 64 == 0 ? 64 : A;
+}
+
 /* The sizes that no single shape tells: heads. */
 static corvid_status finish_sizes(cv_source *source, corvid_error *err)
 {
@@ -310,10 +327,16 @@ static corvid_status finish_sizes(cv_source *source, corvid_error *err)
         CV_TRY(check_vision(source, err));
         CV_TRY(cv_vision_traits_read(source->ckpt, s, &source->traits, err));
     }
-    if (source->arch == &cv_rwkv4 || source->arch == &cv_vrwkv) {
+    if (cv_has_no_heads(source->arch)) {
+        s->A = s->C;
         s->H = s->A;
         s->N = 1;
     }
+    if (source->arch == &cv_gpt) s->N = head_size_of(source);
+    if (source->arch == &cv_lstm && s->F != 4 * s->C)
+        return cv_fail(err, CORVID_E_FORMAT,
+                       "%s: lstm.input.weight has %zu rows, expected 4 times the width %zu",
+                       source->ckpt->in.path, s->F, s->C);
     if (s->H == 0 && s->N == 0) s->N = s->A; /* one head, written without its axis */
     if (s->H == 0 && s->N) s->H = s->A / s->N;
     if (s->N == 0 && s->H) s->N = s->A / s->H;

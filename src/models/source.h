@@ -14,6 +14,9 @@ typedef enum cv_dialect {
     CV_GGML      /* rwkv.cpp */
 } cv_dialect;
 
+/* Metadata of a file: the size of the heads of a gpt. */
+#define CV_HEAD_SIZE_KEY "head_size"
+
 typedef struct cv_view cv_view;
 
 typedef struct cv_source {

@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "models/vision.h"
+#include "ops/pool.h"
+#include "ops/residual.h"
 
 #define AT(member) offsetof(cv_model, member)
 #define NAME(name) { name, CV_WHOLE }, CV_NOWHERE, CV_NOWHERE
@@ -62,8 +64,11 @@ typedef struct stack {
 static void take(cv_run *run, const cv_model *model, stack *b)
 {
     const cv_sizes *s = &model->sizes;
+    memset(b, 0, sizeof *b);
     b->x = cv_take_common(run, s->C);
+    cv_take_memory(run, run->T * (s->C + 1)); /* of the norm behind the patches */
     b->z = cv_take_common(run, s->C);
+    cv_take_memory(run, run->T * (s->C + 1));
     b->patches = cv_take_tile(run, 3 * s->p * s->p);
     b->pooled = cv_take_shared(run, run->n_grids * s->C);
     b->hidden = cv_take_shared(run, run->n_grids * s->J);
@@ -116,29 +121,64 @@ static size_t grid_of(const cv_run *run, size_t from, size_t t)
     return from;
 }
 
-/* A tile's rows of x from its patches.  A class token has no patch and no position. */
-static void embed_tile(const cv_tile *t, const cv_model *model, const cv_sight *sight,
-                       const stack *b)
+/* The pixels under this member's rows of a tile; a class token has none. */
+static void gather_tile(const cv_tile *t, const cv_model *model, const cv_sight *sight,
+                        float *patches)
 {
-    const cv_vision *v = &model->vision;
-    const size_t C = model->sizes.C, p = model->sizes.p, I = 3 * p * p;
-    const size_t side = cv_side_of(model->sizes.G);
-    float *x = b->x + t->first * C;
-    size_t g = grid_of(&t->run, 0, t->first);
-    for (size_t i = 0; i < t->run.T; i++) {
+    const size_t p = model->sizes.p, I = 3 * p * p;
+    size_t g = 0;
+    for (size_t i = t->run.lo; i < t->run.hi; i++) {
         g = grid_of(&t->run, g, t->first + i);
         const cv_grid *grid = &t->run.grids[g];
-        float *patch = b->patches + i * I;
+        float *patch = patches + i * I;
         if (is_class_token(grid, t->first + i))
             memset(patch, 0, I * sizeof *patch);
         else
             gather_patch(sight, &sight->images[g], grid, t->first + i - grid->begin, p, patch);
     }
-    const cv_linear project = { .W = &v->patch, .x = b->patches, .y = x, .bias = v->patch_bias };
-    cv_linear_all(&t->run, &project, 1);
+}
 
-    g = grid_of(&t->run, 0, t->first);
-    for (size_t i = 0; i < t->run.T; i++) {
+typedef struct place_record {
+    const cv_model *model;
+    const float *x;
+} place_record;
+
+/* A class token takes the gradient of its rows from what made them: nothing is left for the bias of
+ * the patches. */
+static void place_back(const cv_run *run, const void *record)
+{
+    const place_record *r = record;
+    const cv_vision *v = &r->model->vision;
+    const size_t C = r->model->sizes.C, side = cv_side_of(r->model->sizes.G);
+    float *dx = cv_gradient(run, r->x), *dpos = cv_gradient(run, v->pos);
+    float *dclass = v->class_token ? cv_gradient(run, v->class_token) : NULL;
+    size_t lo, hi, g = 0;
+    cv_own_columns(run, C, &lo, &hi);
+    for (size_t t = 0; t < run->T; t++) {
+        g = grid_of(run, g, t);
+        const cv_grid *grid = &run->grids[g];
+        const size_t at = t - grid->begin;
+        if (is_class_token(grid, t)) {
+            for (size_t c = lo; c < hi; c++) {
+                dclass[c] += dx[t * C + c];
+                dx[t * C + c] = 0.0f;
+            }
+        } else {
+            cv_position_back(dpos, side, C, grid->h, grid->w, at / grid->w, at % grid->w, lo, hi,
+                             dx + t * C);
+        }
+    }
+}
+
+/* Adds the positions to this member's rows of x, or puts the class token there. */
+static void place_rows(const cv_tile *t, const cv_model *model, float *x)
+{
+    const cv_vision *v = &model->vision;
+    const size_t C = model->sizes.C, side = cv_side_of(model->sizes.G);
+    size_t g = 0;
+    place_record *r = cv_record(&t->run, place_back, sizeof *r);
+    if (r) *r = (place_record){ model, x };
+    for (size_t i = t->run.lo; i < t->run.hi; i++) {
         g = grid_of(&t->run, g, t->first + i);
         const cv_grid *grid = &t->run.grids[g];
         const size_t at = t->first + i - grid->begin;
@@ -148,7 +188,24 @@ static void embed_tile(const cv_tile *t, const cv_model *model, const cv_sight *
             cv_position_add(v->pos, side, C, grid->h, grid->w, at / grid->w, at % grid->w,
                             x + i * C);
     }
-    cv_layer_norm(&t->run, C, x, model->ln0, x);
+}
+
+/* This member's rows of x, from pixels. */
+static void embed(const cv_run *run, const cv_model *model, const cv_sight *sight, const stack *b)
+{
+    const cv_vision *v = &model->vision;
+    for (cv_tile t = cv_tile_begin(run); cv_tile_next(&t);) {
+        float *x = b->x + t.first * model->sizes.C;
+        const cv_linear project = {
+            .W = &v->patch, .x = b->patches, .y = x, .bias = v->patch_bias
+        };
+        gather_tile(&t, model, sight, b->patches);
+        cv_tile_meet(&t);
+        cv_linear_all(&t.run, &project, 1);
+        cv_tile_meet(&t);
+        place_rows(&t, model, x);
+        cv_layer_norm(&t.run, model->sizes.C, x, model->ln0, x);
+    }
 }
 
 /* ---- Features -------------------------------------------------------------------------------- */
@@ -182,27 +239,6 @@ static void hand_out_layer(const cv_run *run, size_t C, const cv_sight *sight, s
 
 /* ---- Classes --------------------------------------------------------------------------------- */
 
-/* Channels [lo, hi) of a picture's pooled vector [vrwkv.pool]. */
-static void pool(const cv_model *model, const cv_grid *g, size_t lo, size_t hi, const float *z,
-                 float *pooled)
-{
-    enum { WIDTH = 64 };
-    const size_t C = model->sizes.C, cells = g->h * g->w;
-    if (model->vision.class_token) {
-        memcpy(pooled + lo, z + (g->begin + cells) * C + lo, (hi - lo) * sizeof *pooled);
-        return;
-    }
-    for (size_t begin = lo; begin < hi; begin += WIDTH) {
-        const size_t n = hi - begin < WIDTH ? hi - begin : WIDTH;
-        double sum[WIDTH] = { 0.0 };
-        for (size_t t = 0; t < cells; t++)
-            for (size_t c = 0; c < n; c++)
-                sum[c] += (double)z[(g->begin + t) * C + begin + c];
-        for (size_t c = 0; c < n; c++)
-            pooled[begin + c] = (float)(sum[c] / (double)cells);
-    }
-}
-
 /* Logits of all pictures, [n][K]; pooled is complete. */
 static void classify(const cv_run *run, const cv_model *model, const stack *b)
 {
@@ -228,10 +264,7 @@ static void conclude(const cv_run *run, const cv_model *model, const cv_sight *s
                      const stack *b)
 {
     const size_t C = model->sizes.C, K = model->sizes.K;
-    size_t lo, hi;
-    cv_share(run->me, C, &lo, &hi);
-    for (size_t i = 0; i < sight->n; i++)
-        pool(model, &run->grids[i], lo, hi, b->z, b->pooled + i * C);
+    cv_pool(run, C, model->vision.class_token != NULL, b->z, b->pooled);
     cv_meet(run);
     if (model->head.rows) classify(run, model, b);
     for (size_t i = run->me->id; i < sight->n; i += run->me->n) {
@@ -260,6 +293,15 @@ static size_t depth_of(const cv_model *model, const cv_sight *sight)
     return depth;
 }
 
+/* z of this member's rows. */
+static void finish(const cv_run *run, const cv_model *model, const stack *b)
+{
+    if (model->ln_out.w)
+        cv_layer_norm(run, model->sizes.C, b->x, model->ln_out, b->z);
+    else
+        cv_copy_rows(run, model->sizes.C, b->x, b->z);
+}
+
 void cv_vision_step(cv_run *run, const cv_model *model, const cv_sight *sight)
 {
     const size_t C = model->sizes.C, depth = depth_of(model, sight), last = model->sizes.L - 1;
@@ -267,18 +309,14 @@ void cv_vision_step(cv_run *run, const cv_model *model, const cv_sight *sight)
     cv_run_grids(run, sight->grids, sight->n);
     take(run, model, &b);
 
-    for (cv_tile t = cv_tile_begin(run); cv_tile_next(&t);)
-        embed_tile(&t, model, sight, &b);
+    embed(run, model, sight, &b);
     for (size_t l = 0; l < depth; l++) {
         model->arch->layer(run, model, l, b.x, b.layer);
         if (l < last) hand_out_layer(run, C, sight, l, b.x);
     }
     if (depth <= last) return;
 
-    if (model->ln_out.w)
-        cv_layer_norm(run, C, b.x, model->ln_out, b.z);
-    else
-        memcpy(b.z + run->lo * C, b.x + run->lo * C, (run->hi - run->lo) * C * sizeof(float));
+    finish(run, model, &b);
     hand_out_layer(run, C, sight, last, b.z);
     cv_meet(run);
     if (wants_vectors(sight)) conclude(run, model, sight, &b);
@@ -294,4 +332,76 @@ void cv_vision_buffers(const cv_model *model, const cv_grid *grids, size_t n, co
     *common = run.common.peak;
     *own = run.own.peak;
     *matmul = cv_matmul_scratch(n > CV_TILE ? n : CV_TILE);
+}
+
+/* ---- Learning -------------------------------------------------------------------------------- */
+
+/* The inner layer of a head of two, whose way back is hidden_back: its rows are pictures, which the
+ * tape knows nothing of. */
+static void hidden_forth(const cv_run *few, const cv_model *model, const stack *b)
+{
+    const cv_vision *v = &model->vision;
+    cv_run plain = *few;
+    plain.tape = NULL;
+    const cv_linear inner = {
+        .W = &v->hidden, .x = b->pooled, .y = b->hidden, .act = CV_ACT_TANH, .bias = v->hidden_bias
+    };
+    cv_linear_all(&plain, &inner, 1);
+    cv_meet(few);
+}
+
+static void hidden_back(const cv_run *few, const cv_model *model, const stack *b)
+{
+    const cv_vision *v = &model->vision;
+    const size_t J = model->sizes.J;
+    float *dh = cv_gradient(few, b->hidden);
+    for (size_t i = few->lo * J; i < few->hi * J; i++)
+        dh[i] *= 1.0f - b->hidden[i] * b->hidden[i];
+    cv_meet(few);
+    cv_product_back(few, &v->hidden, b->pooled, model->sizes.C, dh, cv_gradient(few, b->pooled),
+                    cv_gradient(few, v->hidden_bias));
+    cv_meet(few);
+}
+
+void cv_vision_learn(cv_run *run, const cv_model *model, const cv_sight_lesson *lesson)
+{
+    const bool mlp = model->vision.hidden.rows > 0;
+    stack b;
+    cv_layers_mark mark;
+    cv_run_grids(run, lesson->sight.grids, lesson->sight.n);
+    run->keep = lesson->keep;
+    take(run, model, &b);
+    embed(run, model, &lesson->sight, &b);
+    cv_learn_layers(run, model, b.x, b.layer, &mark);
+    finish(run, model, &b);
+    cv_meet(run);
+    cv_pool(run, model->sizes.C, model->vision.class_token != NULL, b.z, b.pooled);
+    cv_meet(run);
+
+    cv_run few = *run;
+    few.T = run->n_grids;
+    cv_share(run->me, few.T, &few.lo, &few.hi);
+    cv_loss loss = lesson->loss;
+    loss.head = &model->head;
+    loss.bias = model->vision.bias;
+    if (mlp) hidden_forth(&few, model, &b);
+    cv_cross_entropy(&few, &loss, mlp ? b.hidden : b.pooled, b.logits, lesson->gradients,
+                     lesson->rows);
+    if (!lesson->gradients) return;
+    if (mlp) hidden_back(&few, model, &b);
+    cv_learn_back(run, model, b.x, b.layer, &mark);
+}
+
+void cv_vision_lesson_memory(const cv_model *model, const cv_grid *grids, size_t n, bool again,
+                             const cv_member *me, cv_lesson_memory *out)
+{
+    cv_tape tape = { .records = NULL };
+    cv_run run = { .me = me, .tape = &tape };
+    stack b;
+    cv_run_grids(&run, grids, n);
+    take(&run, model, &b);
+    cv_learn_take(&run, model, again, b.layer);
+    cv_learn_measure_back(model, run.T, out);
+    out->values = run.common.peak;
+    out->kept = again ? model->sizes.L * run.T * model->sizes.C : 0;
 }

@@ -35,6 +35,20 @@ cv_grid cv_vision_grid(const cv_model *model, size_t height, size_t width, size_
 /* One member's walk.  run has kernel, me, buffers (reset) and matmul scratch. */
 void cv_vision_step(cv_run *run, const cv_model *model, const cv_sight *sight);
 
+/* Pictures that are learnt from, of a model with a head.  run has a tape; see cv_lesson. */
+typedef struct cv_sight_lesson {
+    cv_sight sight;    /* what is wanted of it is not used */
+    cv_loss loss;      /* head and bias are filled in here */
+    const float *keep; /* [2 L][n] or NULL: see cv_run */
+    bool gradients;
+    float *rows; /* [n] out: the loss of each picture */
+} cv_sight_lesson;
+
+void cv_vision_learn(cv_run *run, const cv_model *model, const cv_sight_lesson *lesson);
+
+void cv_vision_lesson_memory(const cv_model *model, const cv_grid *grids, size_t n, bool again,
+                             const cv_member *me, cv_lesson_memory *out);
+
 /* Floats of common and own buffers and of matmul scratch that pictures of these grids take. */
 void cv_vision_buffers(const cv_model *model, const cv_grid *grids, size_t n, const cv_member *me,
                        size_t *common, size_t *own, size_t *matmul);
@@ -56,14 +70,24 @@ typedef struct cv_branch {
 void cv_branch_begin(const cv_run *run, const cv_model *model, const cv_branch *p, const float *x,
                      float *z);
 
-/* x += gamma LN(gate W in) for the rows of a tile; LN only in post-norm models.
- *   in    [T of the tile][W->cols];  gate [T of the tile][C] or NULL
- *   out   [T of the tile][C] scratch;  x [all rows][C] */
-void cv_branch_end(const cv_tile *tile, const cv_model *model, const cv_branch *p,
-                   const cv_matrix *W, const float *in, const float *gate, float *out, float *x);
+/* The common rows z, for cv_branch_begin. */
+float *cv_branch_begin_take(cv_run *run, const cv_model *model);
 
-/* y = LN(y) over n channels of a tile's rows where the model has a norm of the key. */
-void cv_key_norm(const cv_tile *tile, size_t n, cv_norm norm, float *y);
+/* What cv_branch_end works in. */
+typedef struct cv_branch_buffers {
+    float *out, *gated, *normed; /* [T of a tile][C]; without a tape all the same */
+} cv_branch_buffers;
+
+void cv_branch_take(cv_run *run, const cv_model *model, cv_branch_buffers *b);
+
+/* x += gamma LN(gate W in) for the rows of a tile, less what dropping paths takes; LN only in
+ * post-norm models.  This member's rows of x are complete.
+ *   which  2 l for the first branch of layer l, 2 l + 1 for the second
+ *   in     [T of the tile][W->cols];  gate [T of the tile][C] or NULL
+ *   x      [all rows][C] */
+void cv_branch_end(const cv_tile *tile, const cv_model *model, const cv_branch *p, size_t which,
+                   const cv_matrix *W, const float *in, const float *gate,
+                   const cv_branch_buffers *b, float *x);
 
 /* Channel mixing [vrwkv.cmix]. */
 typedef struct cv_vision_channel_mix {
@@ -74,16 +98,20 @@ typedef struct cv_vision_channel_mix {
 } cv_vision_channel_mix;
 
 typedef struct cv_vision_channel_buffers {
-    float *shifted, *xk, *xr, *r, *out; /* [T of a tile][C] */
-    float *k;                           /* [T of a tile][F] */
+    float *z;                    /* [T][C] common */
+    float *shifted, *xk, *xr, *r; /* [T of a tile][C] */
+    float *k, *normed;            /* [T of a tile][F]; normed is k, but not with a tape */
+    cv_branch_buffers end;
 } cv_vision_channel_buffers;
 
-void cv_vision_channel_mix_take(cv_run *run, const cv_sizes *s, cv_vision_channel_buffers *b);
+/* z: common rows that may be overwritten. */
+void cv_vision_channel_mix_take(cv_run *run, const cv_model *model, float *z,
+                                cv_vision_channel_buffers *b);
 
-/* x += ChannelMix for this member's rows; z is common scratch [all rows][C].  Meets once. */
-void cv_vision_channel_mix_rows(const cv_run *run, const cv_model *model,
+/* x += ChannelMix of layer l for this member's rows.  Meets once. */
+void cv_vision_channel_mix_rows(const cv_run *run, const cv_model *model, size_t l,
                                 const cv_vision_channel_mix *p, const cv_q_shift *shift, float *x,
-                                float *z, const cv_vision_channel_buffers *b);
+                                const cv_vision_channel_buffers *b);
 
 /* ---- The table of positions (position.c) ----------------------------------------------------- */
 
@@ -91,5 +119,10 @@ void cv_vision_channel_mix_rows(const cv_run *run, const cv_model *model,
  * the grid is the one the table was made for, else interpolated. */
 void cv_position_add(const float *pos, size_t side, size_t C, size_t h, size_t w, size_t row,
                      size_t column, float *y);
+
+/* Back through it for channels [lo, hi): dpos [G][C] += what the row took of each place times dy
+ * [C]. */
+void cv_position_back(float *dpos, size_t side, size_t C, size_t h, size_t w, size_t row,
+                      size_t column, size_t lo, size_t hi, const float *dy);
 
 #endif

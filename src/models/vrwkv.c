@@ -9,6 +9,7 @@
  * The norm of a branch stands before it (T) or behind it (S, B, L); L has one more on y, which the
  * official code calls a norm of the key [vrwkv.layer]. */
 #include "models/vision.h"
+#include "ops/heads.h"
 
 typedef struct vrwkv_layer {
     cv_branch branch;
@@ -22,8 +23,9 @@ typedef struct vrwkv_layer {
 typedef struct vrwkv_buffers {
     float *z, *k, *v, *r;          /* [T][C] common */
     float *shifted, *xk, *xv, *xr; /* [T of a tile][C] */
-    float *out;                    /* [T of a tile][C] */
+    float *normed, *gated;         /* [T of a tile][C] */
     cv_bi_buffers bi;
+    cv_branch_buffers end;
     cv_vision_channel_buffers ffn;
 } vrwkv_buffers;
 
@@ -31,19 +33,24 @@ _Static_assert(sizeof(vrwkv_buffers) <= CV_BUFFERS_MAX, "room for the buffers of
 
 static void take(cv_run *run, const cv_model *model, void *buffers)
 {
-    const cv_sizes *s = &model->sizes;
+    const size_t C = model->sizes.C;
     vrwkv_buffers *b = buffers;
-    b->z = cv_take_common(run, s->C);
-    b->k = cv_take_common(run, s->C);
-    b->v = cv_take_common(run, s->C);
-    b->r = cv_take_common(run, s->C);
-    b->shifted = cv_take_tile(run, s->C);
-    b->xk = cv_take_tile(run, s->C);
-    b->xv = cv_take_tile(run, s->C);
-    b->xr = cv_take_tile(run, s->C);
-    b->out = cv_take_tile(run, s->C);
-    cv_bi_wkv_take(run, s->C, &b->bi);
-    cv_vision_channel_mix_take(run, s, &b->ffn);
+    b->z = cv_branch_begin_take(run, model);
+    b->k = cv_take_common(run, C);
+    cv_take_memory(run, run->T * C); /* k and v as they were before the WKV */
+    b->v = cv_take_common(run, C);
+    cv_take_memory(run, run->T * C);
+    b->r = cv_take_common(run, C);
+    b->shifted = cv_take_tile(run, C);
+    b->xk = cv_take_tile(run, C);
+    b->xv = cv_take_tile(run, C);
+    b->xr = cv_take_tile(run, C);
+    b->gated = cv_take_another(run, C, b->xk); /* the mixes are done with by then */
+    b->normed = cv_take_another(run, C, b->xv);
+    cv_take_memory(run, run->T * (C + 1));
+    cv_bi_wkv_take(run, C, &b->bi);
+    cv_branch_take(run, model, &b->end);
+    cv_vision_channel_mix_take(run, model, b->k, &b->ffn);
 }
 
 /* k, v and r of this member's rows; z is complete. */
@@ -55,6 +62,7 @@ static void project(const cv_run *run, size_t C, const vrwkv_layer *p, const cv_
         const cv_mix mixes[] = { { p->mu_k, b->xk }, { p->mu_v, b->xv }, { p->mu_r, b->xr } };
         cv_q_shift_rows(&t, C, shift, b->z, b->shifted);
         cv_q_mix(&t, C, b->z, b->shifted, mixes, 3); /* [q.mix] */
+        cv_tile_meet(&t);
 
         const cv_linear in[] = {
             { .W = &p->K, .x = b->xk, .y = b->k + at },
@@ -66,16 +74,23 @@ static void project(const cv_run *run, size_t C, const vrwkv_layer *p, const cv_
 }
 
 /* What becomes of y, which stands in v. */
-static void put_out(const cv_run *run, const cv_model *model, const vrwkv_layer *p, float *x,
-                    const vrwkv_buffers *b)
+static void put_out(const cv_run *run, const cv_model *model, size_t l, const vrwkv_layer *p,
+                    float *x, const vrwkv_buffers *b)
 {
     const size_t C = model->sizes.C;
+    size_t lo, hi;
     for (cv_tile t = cv_tile_begin(run); cv_tile_next(&t);) {
-        float *y = b->v + t.first * C;
-        const float *r = b->r + t.first * C;
-        cv_key_norm(&t, C, p->key_norm, y);
-        run->kernel->mul(t.run.T * C, y, r, y);
-        cv_branch_end(&t, model, &p->branch, &p->O, y, NULL, b->out, x); /* [vrwkv.out] */
+        const float *y = b->v + t.first * C;
+        if (p->key_norm.w) {
+            cv_layer_norm(&t.run, C, y, p->key_norm, b->normed);
+            cv_tile_meet(&t);
+            y = b->normed;
+        }
+        cv_own_columns(&t.run, C, &lo, &hi);
+        cv_gate(&t.run, lo, hi, 1, C, y, b->r + t.first * C, b->gated);
+        cv_tile_meet(&t);
+        cv_branch_end(&t, model, &p->branch, 2 * l, &p->O, b->gated, NULL, &b->end,
+                      x); /* [vrwkv.out] */
     }
 }
 
@@ -93,9 +108,16 @@ static void layer(const cv_run *run, const cv_model *model, size_t l, float *x, 
     cv_meet(run);
     cv_bi_wkv(run, (cv_bi_mode)traits->bi_mode, C, p->W, p->U, b->k, b->v, &b->bi); /* [bi.wkv] */
     cv_meet(run);
-    put_out(run, model, p, x, b);
-    /* z of the first half may still be read by slower members until the next meeting. */
-    cv_vision_channel_mix_rows(run, model, &p->ffn, &shift, x, b->k, &b->ffn);
+    put_out(run, model, l, p, x, b);
+    /* z of the first half may still be read by slower members until the next meeting: the second
+     * half has k for it. */
+    cv_vision_channel_mix_rows(run, model, l, &p->ffn, &shift, x, &b->ffn);
+}
+
+static size_t back_scratch(const cv_sizes *s, size_t T)
+{
+    (void)s;
+    return cv_bi_wkv_own_scratch(T);
 }
 
 static bool detect(const cv_checkpoint *ckpt)
@@ -148,4 +170,5 @@ const cv_arch cv_vrwkv = {
     .buffers_bytes = sizeof(vrwkv_buffers),
     .take = take,
     .layer = layer,
+    .back_scratch = back_scratch,
 };

@@ -9,7 +9,9 @@
  *
  * Channel mixing is that of vrwkv.c, with this shift. */
 #include "models/vision.h"
+#include "ops/elementwise.h"
 #include "ops/heads.h"
+#include "ops/residual.h"
 
 #define GN_EPS 1e-5f /* unlike the language models [vrwkv6.out] */
 
@@ -28,10 +30,12 @@ typedef struct vrwkv6_layer {
 } vrwkv6_layer;
 
 typedef struct vrwkv6_buffers {
-    float *z, *r, *k, *v, *g, *w, *y;    /* [T][C] common */
-    float *d, *xx, *x[MIXES], *m[MIXES]; /* [T of a tile][C] */
-    float *e, *dw;                       /* [T of a tile][M], [E] */
-    float *state;                        /* [N][N] of this member */
+    float *z, *r, *k, *v, *g, *w, *y, *back;       /* [T][C] common */
+    float *shifted, *d, *xx, *x[MIXES], *m[MIXES]; /* [T of a tile][C] */
+    float *e, *dw;                                 /* [T of a tile][M], [E] */
+    float *keyed, *normed, *gated;                 /* [T of a tile][C] */
+    float *state;                                  /* [N][N] of this member */
+    cv_branch_buffers end;
     cv_vision_channel_buffers ffn;
 } vrwkv6_buffers;
 
@@ -41,14 +45,18 @@ static void take(cv_run *run, const cv_model *model, void *buffers)
 {
     const cv_sizes *s = &model->sizes;
     vrwkv6_buffers *b = buffers;
-    b->z = cv_take_common(run, s->C);
+    b->z = cv_branch_begin_take(run, model);
     b->r = cv_take_common(run, s->C);
     b->k = cv_take_common(run, s->C);
     b->v = cv_take_common(run, s->C);
     b->g = cv_take_common(run, s->C);
+    cv_take_memory(run, run->T * s->C); /* before its curve */
     b->w = cv_take_common(run, s->C);
+    cv_take_memory(run, run->T * s->C);
     b->y = cv_take_common(run, s->C);
-    b->d = cv_take_tile(run, s->C);
+    b->back = cv_take_another(run, s->C, b->z); /* z has been read by then */
+    b->shifted = cv_take_tile(run, s->C);
+    b->d = cv_take_another(run, s->C, b->shifted);
     b->xx = cv_take_tile(run, s->C);
     for (size_t n = 0; n < MIXES; n++) {
         b->x[n] = cv_take_tile(run, s->C);
@@ -56,8 +64,14 @@ static void take(cv_run *run, const cv_model *model, void *buffers)
     }
     b->e = cv_take_tile(run, s->M);
     b->dw = cv_take_tile(run, s->E);
+    b->keyed = cv_take_another(run, s->C, b->xx);
+    cv_take_memory(run, run->T * (s->C + 1));
+    b->normed = cv_take_another(run, s->C, b->xx);
+    cv_take_memory(run, run->T * (s->C + s->H));
+    b->gated = cv_take_another(run, s->C, b->xx);
     b->state = cv_take_scratch(run, s->N * s->N);
-    cv_vision_channel_mix_take(run, s, &b->ffn);
+    cv_branch_take(run, model, &b->end);
+    cv_vision_channel_mix_take(run, model, b->k, &b->ffn);
 }
 
 /* The five inputs of a tile: how much of its neighbours each channel takes is decided by the tokens
@@ -65,22 +79,25 @@ static void take(cv_run *run, const cv_model *model, void *buffers)
 static void mix(const cv_tile *t, const cv_sizes *s, const vrwkv6_layer *p, const cv_q_shift *shift,
                 const vrwkv6_buffers *b)
 {
-    const size_t C = s->C, n = t->run.T * C;
+    const size_t C = s->C;
     const float *z = b->z + t->first * C;
     const cv_mix first = { p->maa_x, b->xx };
-    cv_q_shift_rows(t, C, shift, b->z, b->d);
-    cv_q_mix(t, C, b->z, b->d, &first, 1);
-    for (size_t i = 0; i < n; i++)
-        b->d[i] -= z[i];
+    cv_q_shift_rows(t, C, shift, b->z, b->shifted);
+    cv_q_mix(t, C, b->z, b->shifted, &first, 1);
+    cv_q_delta(t, C, b->z, b->shifted, b->d);
+    cv_tile_meet(t);
 
     const cv_linear down = { .W = &p->W1, .x = b->xx, .y = b->e, .act = CV_ACT_TANH };
     cv_linear_all(&t->run, &down, 1);
-    for (size_t m = 0; m < MIXES; m++) {
-        const cv_linear up = { .W = &p->W2[m], .x = b->e + m * s->D, .ldx = s->M, .y = b->m[m] };
-        cv_linear_all(&t->run, &up, 1);
-        for (size_t i = 0; i < n; i++)
-            b->x[m][i] = z[i] + b->d[i] * (p->maa[m][i % C] + b->m[m][i]);
-    }
+    cv_tile_meet(t);
+    cv_linear up[MIXES];
+    for (size_t m = 0; m < MIXES; m++)
+        up[m] = (cv_linear){ .W = &p->W2[m], .x = b->e + m * s->D, .ldx = s->M, .y = b->m[m] };
+    cv_linear_all(&t->run, up, MIXES);
+    cv_tile_meet(t);
+    for (size_t m = 0; m < MIXES; m++)
+        cv_mix_by_token(&t->run, C, z, b->d, p->maa[m], b->m[m], b->x[m]);
+    cv_tile_meet(t);
 }
 
 /* Everything that the recurrence reads, for this member's rows; z is complete. */
@@ -88,6 +105,7 @@ static void project(const cv_run *run, const cv_sizes *s, const vrwkv6_layer *p,
                     const cv_q_shift *shift, const vrwkv6_buffers *b)
 {
     const size_t C = s->C;
+    size_t lo, hi;
     for (cv_tile t = cv_tile_begin(run); cv_tile_next(&t);) {
         const size_t at = t.first * C;
         mix(&t, s, p, shift, b); /* [vrwkv6.ddlerp] */
@@ -96,30 +114,41 @@ static void project(const cv_run *run, const cv_sizes *s, const vrwkv6_layer *p,
             { .W = &p->K, .x = b->x[MIX_K], .y = b->k + at },
             { .W = &p->V, .x = b->x[MIX_V], .y = b->v + at },
             { .W = &p->G, .x = b->x[MIX_G], .y = b->g + at, .act = CV_ACT_SILU },
-            { .W = &p->D1, .x = b->x[MIX_W], .y = b->dw, .act = CV_ACT_TANH },
-            { .W = &p->D2, .x = b->dw, .y = b->w + at, .bias = p->decay }
+            { .W = &p->D1, .x = b->x[MIX_W], .y = b->dw, .act = CV_ACT_TANH }
         };
+        const cv_linear decay = { .W = &p->D2, .x = b->dw, .y = b->w + at };
         for (size_t i = 0; i < sizeof in / sizeof *in; i++)
             cv_linear_all(&t.run, &in[i], 1);
-        run->kernel->decay6(t.run.T * C, b->w + at, b->w + at); /* [v6.decay] */
+        cv_tile_meet(&t);
+        cv_linear_all(&t.run, &decay, 1);
+        cv_tile_meet(&t);
+        cv_own_columns(&t.run, C, &lo, &hi);
+        cv_biased(&t.run, CV_CURVE_DECAY6, lo, hi, C, p->decay, b->w + at); /* [v6.decay] */
     }
 }
 
-/* What becomes of the two sums in y and z. */
-static void put_out(const cv_run *run, const cv_model *model, const vrwkv6_layer *p, float *x,
-                    const vrwkv6_buffers *b)
+/* What becomes of the two sums in y and back. */
+static void put_out(const cv_run *run, const cv_model *model, size_t l, const vrwkv6_layer *p,
+                    float *x, const vrwkv6_buffers *b)
 {
     const cv_sizes *s = &model->sizes;
     const size_t C = s->C;
+    size_t lo, hi;
     for (cv_tile t = cv_tile_begin(run); cv_tile_next(&t);) {
         const size_t at = t.first * C;
         float *y = b->y + at;
-        for (size_t i = 0; i < t.run.T * C; i++)
-            y[i] += b->z[at + i];
-        cv_key_norm(&t, C, p->key_norm, y);
-        cv_group_norm(&t.run, 0, s->H, s->N, C, p->ln_x, GN_EPS, y, y);
-        run->kernel->mul(t.run.T * C, y, b->g + at, y);
-        cv_branch_end(&t, model, &p->branch, &p->O, y, NULL, b->xx, x); /* [vrwkv6.out] */
+        cv_add_rows(&t.run, C, b->back + at, y);
+        if (p->key_norm.w) {
+            cv_layer_norm(&t.run, C, y, p->key_norm, b->keyed);
+            y = b->keyed;
+        }
+        cv_tile_meet(&t);
+        cv_own_heads(&t.run, s->H, s->N, &lo, &hi);
+        cv_group_norm(&t.run, lo, hi, s->N, C, p->ln_x, GN_EPS, y, b->normed);
+        cv_gate(&t.run, lo, hi, s->N, C, b->normed, b->g + at, b->gated);
+        cv_tile_meet(&t);
+        cv_branch_end(&t, model, &p->branch, 2 * l, &p->O, b->gated, NULL, &b->end,
+                      x); /* [vrwkv6.out] */
     }
 }
 
@@ -134,12 +163,17 @@ static void layer(const cv_run *run, const cv_model *model, size_t l, float *x, 
     cv_meet(run);
     project(run, s, p, &shift, b);
     cv_meet(run);
-    /* z has been read: it takes the sums from behind. */
-    cv_wkv6_both_ways(run, s->H, s->N, b->r, b->w, b->k, b->v, p->u, b->y, b->z, b->state);
+    cv_wkv6_both_ways(run, s->H, s->N, b->r, b->w, b->k, b->v, p->u, b->y, b->back, b->state);
     cv_meet(run);
-    put_out(run, model, p, x, b);
-    /* z of the first half may still be read by slower members until the next meeting. */
-    cv_vision_channel_mix_rows(run, model, &p->ffn, &shift, x, b->k, &b->ffn);
+    put_out(run, model, l, p, x, b);
+    /* z of the first half may still be read by slower members until the next meeting: the second
+     * half has k for it. */
+    cv_vision_channel_mix_rows(run, model, l, &p->ffn, &shift, x, &b->ffn);
+}
+
+static size_t back_scratch(const cv_sizes *s, size_t T)
+{
+    return cv_wkv6_both_ways_own_scratch(T, s->N);
 }
 
 static bool detect(const cv_checkpoint *ckpt)
@@ -206,4 +240,5 @@ const cv_arch cv_vrwkv6 = {
     .buffers_bytes = sizeof(vrwkv6_buffers),
     .take = take,
     .layer = layer,
+    .back_scratch = back_scratch,
 };

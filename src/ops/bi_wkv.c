@@ -3,13 +3,19 @@
  * The fast way takes one maximum per channel and segment for all exponents [bi.linear], which is
  * safe in f32 while neither |W| nor |U / T| goes beyond LIMIT.  Channels where they do, which no
  * trained model was seen to have, and the two modes of the GPU kernels are summed in double by
- * bi_wkv_exact.c. */
+ * bi_wkv_exact.c.
+ *
+ * On the way back a member has panels of 16 channels to itself, all pictures of them: the gradients
+ * of W and U are sums over pictures, in their order. */
 #include <math.h>
+#include <string.h>
 
 #include "ops/bi_wkv.h"
 #include "ops/bi_wkv_exact.h"
+#include "ops/tape.h"
 
-#define LIMIT 60.0f /* e^60 times 2^24 tokens is still a float */
+#define LIMIT      60.0f /* e^60 times 2^24 tokens is still a float */
+#define BACK_LIMIT 30.0f /* the same way back, where weights come twice: over D, and by distance */
 
 /* What a segment leaves for the others: its ends, and its top. */
 typedef struct segment {
@@ -81,20 +87,20 @@ typedef struct weights {
 } weights;
 
 /* May the fast way take this piece's channels? */
-static bool in_range(const piece *p, const float *W, const float *U)
+static bool in_range(const piece *p, const float *W, const float *U, float limit)
 {
     for (size_t c = p->channel; c < p->channel + p->width; c++)
-        if (!(fabsf(W[c]) <= LIMIT && fabs((double)U[c] / (double)p->grid->n) <= (double)LIMIT))
+        if (!(fabsf(W[c]) <= limit && fabs((double)U[c] / (double)p->grid->n) <= (double)limit))
             return false;
     return true;
 }
 
-static void prepare(weights *w, const piece *p, const float *W, const float *U)
+static void prepare(weights *w, const piece *p, const float *W, const float *U, float limit)
 {
     if (w->T == p->grid->n && w->channel == p->channel) return;
     w->T = p->grid->n;
     w->channel = p->channel;
-    w->safe = in_range(p, W, U);
+    w->safe = in_range(p, W, U, limit);
     for (size_t c = 0; c < CV_PANEL; c++) {
         const bool real = c < p->width;
         const double step = real ? (double)W[p->channel + c] / (double)w->T : 0.0;
@@ -178,16 +184,111 @@ static void exactly(const piece *p, cv_bi_mode mode, size_t C, const float *W, c
     }
 }
 
+/* ---- Walking back ---------------------------------------------------------------------------- */
+
+typedef struct bi_record {
+    size_t C;
+    const float *W, *U;
+    float *k, *v; /* with what they were before behind them */
+} bi_record;
+
+/* Keys and values of a piece, before they are overwritten. */
+static void remember(const cv_run *run, const piece *p, size_t C, float *k, float *v)
+{
+    float *old_k = cv_memory_of(run, k, C), *old_v = cv_memory_of(run, v, C);
+    for (size_t t = p->begin; t < p->begin + p->n; t++) {
+        const size_t at = t * C + p->channel;
+        memcpy(old_k + at, k + at, p->width * sizeof *k);
+        memcpy(old_v + at, v + at, p->width * sizeof *v);
+    }
+}
+
+/* The fast way, all channels of a panel; x has the arrays of the picture. */
+static void back_quickly(const cv_run *run, cv_bi_back *x, const weights *w)
+{
+    x->decay = &w->decay;
+    x->self = w->self;
+    x->scratch = run->tape->own;
+    run->kernel->bi_wkv_back(x);
+}
+
+/* One channel after the other. */
+static void back_exactly(const cv_run *run, const cv_bi_back *x, const float *W, const float *U)
+{
+    const double T = (double)x->T;
+    for (size_t c = 0; c < x->n; c++) {
+        cv_bi_exact_back one = { .T = x->T, .ld = x->ld, .k = x->k + c, .v = x->v + c };
+        one.w = (double)W[c] / T;
+        one.u = (double)U[c] / T;
+        one.dk = x->dk + c;
+        one.dv = x->dv + c;
+        one.sums = (cv_wsum *)(void *)run->tape->own;
+        cv_bi_wkv_exact_back(&one);
+        x->dw[c] += (float)one.dw;
+        x->du[c] += (float)one.du;
+    }
+}
+
+/* A panel of a picture; W and U go through the number of its tokens, and so do their gradients. */
+static void picture_back(const cv_run *run, const bi_record *r, const piece *p, weights *w)
+{
+    const size_t at = p->begin * r->C + p->channel;
+    float dw[CV_PANEL] = { 0.0f }, du[CV_PANEL] = { 0.0f };
+    float *dW = cv_gradient(run, r->W), *dU = cv_gradient(run, r->U);
+    cv_bi_back x = { .T = p->n, .n = p->width, .ld = r->C, .dw = dw, .du = du };
+    x.k = cv_memory_of(run, r->k, r->C) + at;
+    x.v = cv_memory_of(run, r->v, r->C) + at;
+    x.dk = cv_gradient(run, r->k) + at;
+    x.dv = cv_gradient(run, r->v) + at;
+    prepare(w, p, r->W, r->U, BACK_LIMIT);
+    if (w->safe)
+        back_quickly(run, &x, w);
+    else
+        back_exactly(run, &x, r->W + p->channel, r->U + p->channel);
+    for (size_t c = 0; c < p->width; c++) {
+        if (dW) dW[p->channel + c] += dw[c] / (float)p->n;
+        if (dU) dU[p->channel + c] += du[c] / (float)p->n;
+    }
+}
+
+static void bi_wkv_back(const cv_run *run, const void *record)
+{
+    const bi_record *r = record;
+    weights w = { .T = 0 };
+    size_t lo, hi;
+    cv_share(run->me, panels_of(r->C), &lo, &hi);
+    for (size_t panel = lo; panel < hi; panel++)
+        for (size_t i = 0; i < run->n_grids; i++) {
+            piece p = { .channel = panel * CV_PANEL, .grid = &run->grids[i] };
+            p.width = r->C - p.channel < CV_PANEL ? r->C - p.channel : CV_PANEL;
+            p.begin = p.grid->begin;
+            p.n = p.grid->n;
+            picture_back(run, r, &p, &w);
+        }
+}
+
+size_t cv_bi_wkv_own_scratch(size_t longest)
+{
+    const size_t exact = CV_BI_EXACT_SUMS * longest * sizeof(cv_wsum) / sizeof(float);
+    const size_t fast = cv_bi_back_scratch(longest);
+    return fast > exact ? fast : exact;
+}
+
+/* ---- The op ---------------------------------------------------------------------------------- */
+
 void cv_bi_wkv(const cv_run *run, cv_bi_mode mode, size_t C, const float *W, const float *U,
                float *k, float *v, const cv_bi_buffers *b)
 {
     segment *segments = (segment *)(void *)b->segments;
+    bi_record *record = cv_record(run, bi_wkv_back, sizeof *record);
     weights w = { .T = 0 };
     size_t lo, hi;
+    if (record) *record = (bi_record){ .C = C, .W = W, .U = U, .k = k, .v = v };
     cv_share(run->me, all_segments(run->grids, run->n_grids) * panels_of(C), &lo, &hi);
     for (size_t i = lo; i < hi; i++) {
         const piece p = piece_at(run, C, i);
-        prepare(&w, &p, W, U);
+        prepare(&w, &p, W, U, LIMIT);
+        if (run->tape) remember(run, &p, C, k, v);
         if (mode != CV_BI_FORMULA || !w.safe) continue;
         first_half(run, &p, &w, C, k, v, &segments[i]);
         if (p.n_segments == 1) second_half(run, &p, &w, C, k, v, &segments[i]);
@@ -195,8 +296,8 @@ void cv_bi_wkv(const cv_run *run, cv_bi_mode mode, size_t C, const float *W, con
     cv_meet(run); /* the ends of all segments are there; pictures of one are done already */
     for (size_t i = lo; i < hi; i++) {
         const piece p = piece_at(run, C, i);
-        if (mode == CV_BI_FORMULA && p.n_segments == 1 && in_range(&p, W, U)) continue;
-        prepare(&w, &p, W, U);
+        if (mode == CV_BI_FORMULA && p.n_segments == 1 && in_range(&p, W, U, LIMIT)) continue;
+        prepare(&w, &p, W, U, LIMIT);
         if (mode == CV_BI_FORMULA && w.safe)
             second_half(run, &p, &w, C, k, v, &segments[i]);
         else

@@ -24,8 +24,13 @@ void cv_bi_wkv_take(cv_run *run, size_t C, cv_bi_buffers *b);
  * complete.
  *   W, U  [C]  spatial_decay, spatial_first, of either sign
  *   k     overwritten
- *   v     y on return, complete after the next cv_meet */
+ *   v     y on return, complete after the next cv_meet
+ * With a tape k and v have T * C floats of memory behind them, where both are kept (tape.h); what is
+ * walked back is the formula, whatever the mode [bi.back]. */
 void cv_bi_wkv(const cv_run *run, cv_bi_mode mode, size_t C, const float *W, const float *U,
                float *k, float *v, const cv_bi_buffers *b);
+
+/* Floats of tape->own that walking back needs, when no picture has more tokens than `longest`. */
+size_t cv_bi_wkv_own_scratch(size_t longest);
 
 #endif

@@ -1,6 +1,6 @@
-/* bi_wkv_exact.c - Bi-WKV of one channel in double, and what the GPU kernels make of it; see
- * bi_wkv_exact.h.  Not fast: it serves weights beyond the range of the fast way, and comparisons
- * with a GPU. */
+/* bi_wkv_exact.c - Bi-WKV of one channel in double, forward and back, and what the GPU kernels make
+ * of it; see bi_wkv_exact.h.  Not fast: it serves weights beyond the range of the fast way, and
+ * comparisons with a GPU. */
 #include <math.h>
 
 #include "ops/bi_wkv_exact.h"
@@ -55,5 +55,58 @@ void cv_bi_wkv_exact(cv_bi_mode mode, size_t T, size_t ld, double w, double u, c
         if (mode) all = plus(all, slip(past_at_start, future[t - offset], w, (double)offset));
         v[t * ld] = (float)(all.N / (all.D + epsilon));
         past = plus(weigh(past, -w), own);
+    }
+}
+
+/* e^exponent (gradient.N s.N - gradient.D s.D): what a sum does to the loss, by its gradient. */
+static double cross(cv_wsum gradient, cv_wsum s, double exponent)
+{
+    return exp(gradient.top + s.top + exponent) * (gradient.N * s.N - gradient.D * s.D);
+}
+
+static cv_wsum key_of(const cv_bi_exact_back *x, size_t t)
+{
+    return (cv_wsum){ (double)x->v[t * x->ld], 1.0, (double)x->k[t * x->ld] };
+}
+
+/* The sums on both sides of each token, and what it passes on: its dy over its denominator, without
+ * y and with it.  The tops of these are the highest of all that weighs on the token, with the sign
+ * turned, so that no exponent further on is positive. */
+static void sum_again(const cv_bi_exact_back *x, cv_wsum *past, cv_wsum *future, cv_wsum *share)
+{
+    cv_wsum sum = nothing;
+    for (size_t t = x->T; t-- > 0;) {
+        future[t] = sum;
+        sum = plus(weigh(sum, -x->w), key_of(x, t));
+    }
+    sum = nothing;
+    for (size_t t = 0; t < x->T; t++) {
+        const cv_wsum own = key_of(x, t), all = plus(plus(sum, future[t]), weigh(own, x->u));
+        const double h = (double)x->dv[t * x->ld] / all.D;
+        past[t] = sum;
+        share[t] = (cv_wsum){ h, h * (all.N / all.D), -all.top };
+        sum = plus(weigh(sum, -x->w), own);
+    }
+}
+
+void cv_bi_wkv_exact_back(cv_bi_exact_back *x)
+{
+    cv_wsum *past = x->sums, *future = past + x->T, *share = future + x->T, sum = nothing;
+    sum_again(x, past, future, share);
+    x->dw = x->du = 0.0;
+    for (size_t t = x->T; t-- > 0;) {
+        x->dw -= cross(sum, past[t], -x->w);
+        past[t] = sum; /* from here on that of shares */
+        sum = plus(weigh(sum, -x->w), share[t]);
+    }
+    sum = nothing;
+    for (size_t t = 0; t < x->T; t++) {
+        const cv_wsum key = key_of(x, t), self = weigh(share[t], x->u);
+        const cv_wsum all = plus(plus(sum, past[t]), self);
+        x->dw -= cross(sum, future[t], -x->w);
+        x->du += cross(self, key, 0.0);
+        x->dk[t * x->ld] += (float)cross(all, key, 0.0);
+        x->dv[t * x->ld] = (float)(exp(all.top + key.top) * all.N);
+        sum = plus(weigh(sum, -x->w), share[t]);
     }
 }

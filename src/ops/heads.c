@@ -157,15 +157,120 @@ size_t cv_wkv5_own_scratch(size_t T, size_t N)
     return N * N + cv_wkv5_back_scratch(T, N);
 }
 
-/* ---- VRWKV6 and RWKV-7 ----------------------------------------------------------------------- */
+/* ---- VRWKV6 ---------------------------------------------------------------------------------- */
+
+static const float no_bonus[CV_HEAD_MAX]; /* zero */
+
+typedef struct both_record {
+    size_t H, N;
+    const float *r, *w, *k, *v, *u;
+    float *y, *back;
+} both_record;
+
+/* This member's scratch: the state that every sweep begins with, which is zero, the gradient of the
+ * state, and behind them what a sweep needs. */
+static float *fresh_gradient(const cv_run *run, size_t N)
+{
+    float *S = run->tape->own, *dS = S + N * N;
+    memset(S, 0, 2 * N * N * sizeof *S);
+    return dS;
+}
+
+/* Of one head of one picture, the sweep from the first token to the last. */
+static void forward_sweep_back(const cv_run *run, const both_record *r, const cv_grid *g, size_t h)
+{
+    const size_t N = r->N, A = r->H * N, c = h * N, at = g->begin * A + c;
+    float *dS = fresh_gradient(run, N);
+    run->kernel->wkv5_back(&(cv_wkv5_back){ .T = g->n,
+                                            .N = N,
+                                            .ld = A,
+                                            .ldw = A,
+                                            .r = r->r + at,
+                                            .k = r->k + at,
+                                            .v = r->v + at,
+                                            .dy = cv_gradient(run, r->y) + at,
+                                            .w = r->w + at,
+                                            .u = r->u + c,
+                                            .S = run->tape->own,
+                                            .dr = cv_gradient(run, r->r) + at,
+                                            .dk = cv_gradient(run, r->k) + at,
+                                            .dv = cv_gradient(run, r->v) + at,
+                                            .dw = cv_gradient(run, r->w) + at,
+                                            .du = from(cv_gradient(run, r->u), c),
+                                            .dS = dS,
+                                            .scratch = dS + N * N });
+}
+
+/* A head's rows [n][A], the last one first and side by side. */
+static void turn_over(size_t n, size_t N, size_t A, const float *x, float *turned)
+{
+    for (size_t t = 0; t < n; t++)
+        memcpy(turned + t * N, x + (n - 1 - t) * A, N * sizeof *x);
+}
+
+static void add_turned(size_t n, size_t N, size_t A, const float *turned, float *x)
+{
+    for (size_t t = 0; t < n; t++)
+        for (size_t i = 0; i < N; i++)
+            x[(n - 1 - t) * A + i] += turned[t * N + i];
+}
+
+enum {
+    TURNED = 5,
+    FOUND = 4
+}; /* r, k, v, w and the gradient of the sum; those of the first four */
+
+/* The sweep from the last token to the first: that of a forward one over copies in this order. */
+static void backward_sweep_back(const cv_run *run, const both_record *r, const cv_grid *g, size_t h)
+{
+    const size_t N = r->N, A = r->H * N, at = g->begin * A + h * N, n = g->n * N;
+    const float *x[TURNED] = { r->r, r->k, r->v, r->w, cv_gradient(run, r->back) };
+    float *dS = fresh_gradient(run, N), *turned = dS + N * N, *found = turned + TURNED * n;
+    for (size_t i = 0; i < TURNED; i++)
+        turn_over(g->n, N, A, x[i] + at, turned + i * n);
+    memset(found, 0, FOUND * n * sizeof *found);
+    run->kernel->wkv5_back(&(cv_wkv5_back){ .T = g->n,
+                                            .N = N,
+                                            .ld = N,
+                                            .ldw = N,
+                                            .r = turned,
+                                            .k = turned + n,
+                                            .v = turned + 2 * n,
+                                            .dy = turned + 4 * n,
+                                            .w = turned + 3 * n,
+                                            .u = no_bonus,
+                                            .S = run->tape->own,
+                                            .dr = found,
+                                            .dk = found + n,
+                                            .dv = found + 2 * n,
+                                            .dw = found + 3 * n,
+                                            .dS = dS,
+                                            .scratch = found + FOUND * n });
+    for (size_t i = 0; i < FOUND; i++)
+        add_turned(g->n, N, A, found + i * n, cv_gradient(run, x[i]) + at);
+}
+
+/* A head's owner walks back through it in all pictures, so du is summed in their order. */
+static void both_ways_back(const cv_run *run, const void *record)
+{
+    const both_record *r = record;
+    size_t lo, hi;
+    cv_own_heads(run, r->H, r->N, &lo, &hi);
+    for (size_t i = 0; i < run->n_grids; i++)
+        for (size_t h = lo; h < hi; h++) {
+            forward_sweep_back(run, r, &run->grids[i], h);
+            backward_sweep_back(run, r, &run->grids[i], h);
+        }
+}
 
 void cv_wkv6_both_ways(const cv_run *run, size_t H, size_t N, const float *r, const float *w,
                        const float *k, const float *v, const float *u, float *y, float *back,
                        float *state)
 {
-    static const float no_bonus[CV_HEAD_MAX]; /* zero */
     const size_t A = H * N;
     const ptrdiff_t ld = (ptrdiff_t)A;
+    both_record *record = cv_record(run, both_ways_back, sizeof *record);
+    if (record) *record = (both_record){ H, N, r, w, k, v, u, y, back };
     size_t lo, hi;
     cv_share(run->me, run->n_grids * H * 2, &lo, &hi);
     for (size_t i = lo; i < hi; i++) {
@@ -180,6 +285,13 @@ void cv_wkv6_both_ways(const cv_run *run, size_t H, size_t N, const float *r, co
                               back + last, state);
     }
 }
+
+size_t cv_wkv6_both_ways_own_scratch(size_t T, size_t N)
+{
+    return 2 * N * N + (TURNED + FOUND) * T * N + cv_wkv5_back_scratch(T, N);
+}
+
+/* ---- RWKV-7 ---------------------------------------------------------------------------------- */
 
 void cv_wkv7_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, const float *r,
                    const float *w, const float *k, const float *v, const float *kk, const float *b,

@@ -28,8 +28,10 @@ void cv_wkv5_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, 
 #define CV_HEAD_MAX 1024 /* channels of one head */
 
 /* VRWKV6 [v6.bi]: the recurrence of version 6 over each picture from the first token to the last
- * into y, and from the last to the first without the bonus into back; both [T][H N] common.
- *   state  [N][N] of this member, scratch */
+ * into y, and from the last to the first without the bonus into back; both [T][H N] common.  w is
+ * the decay of each token, in (0, 1).
+ *   state  [N][N] of this member, scratch
+ * Not head by head: members share all sweeps, so meet before and behind it. */
 void cv_wkv6_both_ways(const cv_run *run, size_t H, size_t N, const float *r, const float *w,
                        const float *k, const float *v, const float *u, float *y, float *back,
                        float *state);
@@ -52,5 +54,8 @@ void cv_gate(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, const 
  * 6, takes. */
 size_t cv_wkv4_own_scratch(size_t T, size_t A);
 size_t cv_wkv5_own_scratch(size_t T, size_t N);
+
+/* The same through both ways of VRWKV6; T: tokens of the largest picture. */
+size_t cv_wkv6_both_ways_own_scratch(size_t T, size_t N);
 
 #endif

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "ops/linear.h"
+#include "tensor/dtype.h"
 
 static void activate(const cv_kernels *kernel, cv_act act, size_t n, float *y)
 {
@@ -11,8 +12,15 @@ static void activate(const cv_kernels *kernel, cv_act act, size_t n, float *y)
     case CV_ACT_TANH: kernel->tanh(n, y, y); break;
     case CV_ACT_SIGMOID: kernel->sigmoid(n, y, y); break;
     case CV_ACT_SILU: kernel->silu(n, y, y); break;
+    case CV_ACT_GELU: kernel->gelu(n, y, y); break;
     case CV_ACT_RELU2: kernel->relu2(n, y, y); break;
     }
+}
+
+/* Does walking back need what went into the activation? */
+static bool keeps_input(cv_act act)
+{
+    return act == CV_ACT_SILU || act == CV_ACT_GELU;
 }
 
 /* Panels [lo, hi) of one product, and what follows on them. */
@@ -28,13 +36,12 @@ static void panels(const cv_run *run, const cv_linear *job, size_t lo, size_t hi
 
     for (size_t t = 0; t < run->T; t++) {
         float *y = job->y + t * W->rows;
-        if (run->tape && job->act == CV_ACT_SILU)
+        if (run->tape && keeps_input(job->act))
             memcpy(cv_memory_of(run, job->y, W->rows) + t * W->rows + begin, y + begin,
                    (end - begin) * sizeof *y);
         activate(run->kernel, job->act, end - begin, y + begin);
-        if (!job->sum) continue;
-        for (size_t i = begin; i < end; i++)
-            job->sum[t * W->rows + i] += job->gate[t * W->rows + i] * y[i];
+        const size_t at = t * W->rows + begin;
+        if (job->sum) run->kernel->mul_add(end - begin, job->gate + at, y + begin, job->sum + at);
     }
 }
 
@@ -76,13 +83,20 @@ void cv_linear_part(const cv_run *run, const cv_matrix *W, size_t lo, size_t hi,
 
 /* ---- Back ------------------------------------------------------------------------------------ */
 
-/* f'(z) dy for the activations, from what they gave (SILU: from z), for n numbers in place. */
-static void turn_back(cv_act act, size_t n, const float *y, const float *z, float *dy)
+/* f'(z) dy for the activations, from what they gave (SILU, GELU: from z), for n numbers in
+ * place. */
+static void turn_back(const cv_kernels *kernel, cv_act act, size_t n, const float *y,
+                      const float *z, float *dy)
 {
+    if (act == CV_ACT_GELU) {
+        kernel->gelu_back(n, z, dy);
+        return;
+    }
     for (size_t i = 0; i < n; i++) {
         float s;
         switch (act) {
-        case CV_ACT_NONE: return;
+        case CV_ACT_NONE:
+        case CV_ACT_GELU: return;
         case CV_ACT_TANH: dy[i] *= 1.0f - y[i] * y[i]; break;
         case CV_ACT_SIGMOID: dy[i] *= y[i] * (1.0f - y[i]); break;
         case CV_ACT_RELU2: dy[i] *= 2.0f * sqrtf(y[i]); break;
@@ -110,55 +124,9 @@ static const float *product_gradient(const cv_run *run, const cv_linear *job)
             dy[at + i] = dsum[i] * gate[i];
         }
     }
-    const float *z = job->act == CV_ACT_SILU ? cv_memory_of(run, job->y, n) + at : y;
-    turn_back(job->act, count, y, z, dy + at);
+    const float *z = keeps_input(job->act) ? cv_memory_of(run, job->y, n) + at : y;
+    turn_back(run->kernel, job->act, count, y, z, dy + at);
     return dy;
-}
-
-/* Rows of X [T][ld] as panels of its transpose: 16 columns of all rows each, for panels [lo, hi). */
-static void lay_out_rows(size_t lo, size_t hi, size_t T, size_t cols, size_t ld, const float *x,
-                         float *panels_of)
-{
-    for (size_t p = lo; p < hi; p++) {
-        const size_t c = p * CV_PANEL, n = cols - c < CV_PANEL ? cols - c : CV_PANEL;
-        float *to = panels_of + p * T * CV_PANEL;
-        for (size_t t = 0; t < T; t++, to += CV_PANEL) {
-            memcpy(to, x + t * ld + c, n * sizeof *to);
-            memset(to + n, 0, (CV_PANEL - n) * sizeof *to);
-        }
-    }
-}
-
-static cv_matrix panels_of_rows(size_t rows, size_t cols, const float *panels_at)
-{
-    return (cv_matrix){ .rows = rows,
-                        .cols = cols,
-                        .layout = CV_LAYOUT_F32,
-                        .panel_bytes = cols * CV_PANEL * sizeof(float),
-                        .panels = (const unsigned char *)panels_at };
-}
-
-enum { OUTS = 64 }; /* outputs whose gradients are turned at a time */
-
-/* dW += dy^T x for this member's outputs; X are the inputs in panels. */
-static void weight_gradient(const cv_run *run, const cv_matrix *W, const cv_matrix *X,
-                            const float *dy, float *db)
-{
-    const size_t rows = W->rows, cols = W->cols, T = run->T;
-    float *turned = run->tape->own;
-    size_t lo, hi;
-    cv_share(run->me, rows, &lo, &hi);
-    for (size_t o = lo; o < hi; o += OUTS) {
-        const size_t n = hi - o < OUTS ? hi - o : OUTS;
-        for (size_t t = 0; t < T; t++)
-            for (size_t i = 0; i < n; i++)
-                turned[i * T + t] = dy[t * rows + o + i];
-        for (size_t i = 0; db && i < n; i++)
-            for (size_t t = 0; t < T; t++)
-                db[o + i] += turned[i * T + t];
-        run->kernel->matmul(X, 0, panel_count(X), n, turned, T, W->trained->gradient + o * cols,
-                            cols, true, run->matmul);
-    }
 }
 
 void cv_product_back(const cv_run *run, const cv_matrix *W, const float *x, size_t ldx,
@@ -166,21 +134,24 @@ void cv_product_back(const cv_run *run, const cv_matrix *W, const float *x, size
 {
     const cv_matrix *turned = &W->trained->turned;
     const size_t n = run->hi - run->lo;
+    size_t lo, hi;
     if (dx && n)
         run->kernel->matmul(turned, 0, panel_count(turned), n, dy + run->lo * W->rows, W->rows,
                             dx + run->lo * ldx, ldx, true, run->matmul);
-    const cv_matrix X = panels_of_rows(W->cols, run->T, run->tape->scratch);
-    size_t lo, hi;
-    cv_share(run->me, panel_count(&X), &lo, &hi);
-    lay_out_rows(lo, hi, run->T, W->cols, ldx, x, run->tape->scratch);
-    cv_meet(run);
-    weight_gradient(run, W, &X, dy, db);
+    cv_own_columns(run, W->rows, &lo, &hi);
+    if (lo >= hi) return;
+    for (size_t t = 0; db && t < run->T; t++)
+        for (size_t o = lo; o < hi; o++)
+            db[o] += dy[t * W->rows + o];
+    run->kernel->outer(run->T, hi - lo, W->cols, dy + lo, W->rows, x, ldx,
+                       W->trained->gradient + lo * W->cols, W->cols, W->rounded, run->tape->own);
 }
 
 static void back(const cv_run *run, const void *record)
 {
     const cv_linear *job = record;
     const float *dy = product_gradient(run, job);
+    if (job->sum || job->act != CV_ACT_NONE) cv_meet(run); /* dy was turned, by rows */
     cv_product_back(run, job->W, job->x, job->ldx ? job->ldx : job->W->cols, dy,
                     cv_gradient(run, job->x), job->bias ? cv_gradient(run, job->bias) : NULL);
 }
@@ -191,30 +162,46 @@ static void record_product(const cv_run *run, const cv_linear *job)
     if (record) *record = *job;
 }
 
-size_t cv_linear_scratch(const cv_matrix *W, size_t T)
+size_t cv_linear_own_scratch(void)
 {
-    return panel_count(&(cv_matrix){ .rows = W->cols }) * T * CV_PANEL;
+    return CV_OUTER_SCRATCH;
 }
 
-size_t cv_linear_own_scratch(size_t T)
+/* ---- Layouts --------------------------------------------------------------------------------- */
+
+/* 16 numbers of one input of a panel. */
+static void lay_out_16(const cv_matrix *W, const float *from, unsigned char *to)
 {
-    return OUTS * T;
+    if (W->layout == CV_LAYOUT_BF16)
+        cv_from_f32(CV_BF16, from, to, CV_PANEL);
+    else
+        memcpy(to, from, CV_PANEL * sizeof *from);
+}
+
+/* Panels [lo, hi) of the matrix whose element (i, j) is value[i * row + j * column]. */
+static void lay_out(const cv_matrix *W, size_t lo, size_t hi, const float *value, size_t row,
+                    size_t column)
+{
+    const size_t step = W->panel_bytes / W->cols;
+    for (size_t p = lo; p < hi; p++) {
+        unsigned char *to = (unsigned char *)(size_t)(W->panels + p * W->panel_bytes);
+        const size_t first = p * CV_PANEL,
+                     n = W->rows - first < CV_PANEL ? W->rows - first : CV_PANEL;
+        for (size_t j = 0; j < W->cols; j++, to += step) {
+            float numbers[CV_PANEL] = { 0.0f };
+            for (size_t i = 0; i < n; i++)
+                numbers[i] = value[(first + i) * row + j * column];
+            lay_out_16(W, numbers, to);
+        }
+    }
 }
 
 void cv_trained_lay_out(const cv_member *me, const cv_matrix *W)
 {
     const cv_trained *t = W->trained;
     size_t lo, hi;
-    cv_share(me, panel_count(&t->turned), &lo, &hi);
-    lay_out_rows(lo, hi, W->rows, W->cols, W->cols, t->value,
-                 (float *)(size_t)(const void *)t->turned.panels);
-    /* And W itself, whose panels are columns of the transpose. */
     cv_share(me, panel_count(W), &lo, &hi);
-    for (size_t p = lo; p < hi; p++) {
-        float *to = (float *)(size_t)(const void *)(W->panels + p * W->panel_bytes);
-        for (size_t j = 0; j < W->cols; j++)
-            for (size_t i = 0; i < CV_PANEL; i++)
-                *to++ =
-                    p * CV_PANEL + i < W->rows ? t->value[(p * CV_PANEL + i) * W->cols + j] : 0.0f;
-    }
+    lay_out(W, lo, hi, t->value, W->cols, 1);
+    cv_share(me, panel_count(&t->turned), &lo, &hi);
+    lay_out(&t->turned, lo, hi, t->value, 1, W->cols);
 }

@@ -7,20 +7,28 @@
 /* What a matrix has beside its panels while it is trained. */
 typedef struct cv_trained {
     float *value, *gradient; /* [rows][cols] */
-    cv_matrix turned;        /* [cols][rows]: its transpose in panels of f32 */
+    cv_matrix turned;        /* [cols][rows]: its transpose in panels */
 } cv_trained;
 
-/* Lays value out as the panels of W and of its transpose, both of f32: this member's share. */
+/* Lays value out as the panels of W and of its transpose, both of f32 or bf16: this member's
+ * share. */
 void cv_trained_lay_out(const cv_member *me, const cv_matrix *W);
 
-typedef enum cv_act { CV_ACT_NONE, CV_ACT_TANH, CV_ACT_SIGMOID, CV_ACT_SILU, CV_ACT_RELU2 } cv_act;
+typedef enum cv_act {
+    CV_ACT_NONE,
+    CV_ACT_TANH,
+    CV_ACT_SIGMOID,
+    CV_ACT_SILU,
+    CV_ACT_RELU2,
+    CV_ACT_GELU
+} cv_act;
 
 /* y[t] = act(W x[t]) for all rows.
  *   x [T][ldx] complete (ldx 0: W->cols); y [T][W->rows] common, complete after the next cv_meet
  *   add    y += W x instead; act is then NONE
  *   bias   [W->rows] or NULL: W x + bias; add is then false
  *   sum    [T][W->rows] or NULL: sum += gate * y on top, y being scratch then
- * With a tape, SILU wants T * W->rows floats of memory behind y (cv_take_memory). */
+ * With a tape, SILU and GELU want T * W->rows floats of memory behind y (cv_take_memory). */
 typedef struct cv_linear {
     const cv_matrix *W;
     const float *x;
@@ -43,13 +51,11 @@ void cv_linear_part(const cv_run *run, const cv_matrix *W, size_t lo, size_t hi,
 
 /* Back through y = W x + b for all rows of the run, given the gradient dy [T][W->rows], complete:
  * dx += W^T dy for this member's rows, dW += dy^T x and db += sum dy for its outputs.  dx, db may be
- * NULL.  Meets once. */
+ * NULL. */
 void cv_product_back(const cv_run *run, const cv_matrix *W, const float *x, size_t ldx,
                      const float *dy, float *dx, float *db);
 
-/* Floats of scratch that walking back through a product of T rows takes: shared, and each
- * member's. */
-size_t cv_linear_scratch(const cv_matrix *W, size_t T);
-size_t cv_linear_own_scratch(size_t T);
+/* Floats of a member's scratch that walking back through a product takes. */
+size_t cv_linear_own_scratch(void);
 
 #endif

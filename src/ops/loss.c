@@ -6,10 +6,16 @@
 
 #include "ops/loss.h"
 
-/* -ln softmax(logits)[target], smoothed; logits become weight * (softmax - q), and with l2_wrap the
- * largest one is pulled down. */
-static double one_row(const cv_kernels *kernel, const cv_loss *loss, size_t V, int32_t target,
-                      float *logits)
+/* What a row should have given: (1 - s) ((1 - share) target + share other) + s / V. */
+typedef struct wish {
+    int32_t target, other;
+    double share;
+} wish;
+
+/* - sum q ln softmax(logits); logits become weight * (softmax - q), and with l2_wrap the largest one
+ * is pulled down. */
+static double one_row(const cv_kernels *kernel, const cv_loss *loss, size_t V, const wish *q,
+                      float *logits, size_t *best_at)
 {
     size_t best = 0;
     double all = 0.0;
@@ -18,7 +24,8 @@ static double one_row(const cv_kernels *kernel, const cv_loss *loss, size_t V, i
         all += (double)logits[i];
     }
     const float top = logits[best];
-    const double at = (double)logits[target];
+    const double at =
+        (1.0 - q->share) * (double)logits[q->target] + q->share * (double)logits[q->other];
     for (size_t i = 0; i < V; i++)
         logits[i] -= top;
     kernel->exp(V, logits, logits);
@@ -31,8 +38,10 @@ static double one_row(const cv_kernels *kernel, const cv_loss *loss, size_t V, i
     const float scale = (float)(loss->weight / sum), even = (float)(loss->weight * s / (double)V);
     for (size_t i = 0; i < V; i++)
         logits[i] = logits[i] * scale - even;
-    logits[target] -= (float)(loss->weight * (1.0 - s));
+    logits[q->target] -= (float)(loss->weight * (1.0 - s) * (1.0 - q->share));
+    logits[q->other] -= (float)(loss->weight * (1.0 - s) * q->share);
     logits[best] += (float)(loss->weight * loss->l2_wrap) * top;
+    *best_at = best;
     return value;
 }
 
@@ -42,14 +51,19 @@ static void rows_of(const cv_run *part, const cv_loss *loss, size_t first, float
 {
     const size_t V = loss->head->rows;
     for (size_t t = part->lo; t < part->hi; t++) {
-        const int32_t target = loss->targets[first + t];
+        const size_t at = first + t;
+        const int32_t target = loss->targets[at];
+        const wish q = { target, loss->others ? loss->others[at] : target,
+                         loss->others ? (double)loss->share[at] : 0.0 };
         float *row = logits + t * V;
-        rows[first + t] = 0.0f;
+        size_t best = 0;
+        rows[at] = 0.0f;
         if (target >= 0)
-            rows[first + t] = (float)one_row(part->kernel, loss, V, target, row);
+            rows[at] = (float)one_row(part->kernel, loss, V, &q, row, &best);
         else
             for (size_t i = 0; i < V; i++)
                 row[i] = 0.0f;
+        if (loss->best) loss->best[at] = (int32_t)best;
     }
 }
 

@@ -8,6 +8,9 @@ typedef struct cv_loss {
     const cv_matrix *head; /* [V][C] */
     const float *bias;     /* [V] or NULL */
     const int32_t *targets; /* [T]; negative: the row does not count */
+    const int32_t *others;  /* [T] or NULL: the target is (1 - share) targets + share others */
+    const float *share;     /* [T] [loss.mixed] */
+    int32_t *best;          /* [T] out, or NULL: the class with the largest logit */
     double weight;    /* of one row: 1 / rows that count, in all batches of a step */
     double smoothing; /* of the labels: q = (1 - s) target + s / V */
     double l2_wrap;   /* 1e-4 in the official trainers of language models, 0: none [loss.wrap] */

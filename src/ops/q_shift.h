@@ -17,8 +17,8 @@ cv_q_shift cv_q_shift_whole(size_t C, double share, size_t distance);
 /* The shift of VRWKV6: quarters of each head of N channels. */
 cv_q_shift cv_q_shift_heads(size_t N, size_t distance);
 
-/* The shifted rows of a tile: out [T][C], of z [all rows][C], which is complete.  A neighbour beyond
- * the border of its picture is 0; a class token is its own neighbour. */
+/* The shifted rows of a tile: out [T of the tile][C], of z [all rows][C], which is complete.  A
+ * neighbour beyond the border of its picture is 0; a class token is its own neighbour. */
 void cv_q_shift_rows(const cv_tile *tile, size_t C, const cv_q_shift *shift, const float *z,
                      float *out);
 
@@ -26,5 +26,8 @@ void cv_q_shift_rows(const cv_tile *tile, size_t C, const cv_q_shift *shift, con
  * of the tile [q.mix].  shifted as from cv_q_shift_rows. */
 void cv_q_mix(const cv_tile *tile, size_t C, const float *z, const float *shifted,
               const cv_mix *mixes, size_t n_mixes);
+
+/* delta = shifted - z, [T of the tile][C]; without a tape delta may be shifted. */
+void cv_q_delta(const cv_tile *tile, size_t C, const float *z, const float *shifted, float *delta);
 
 #endif

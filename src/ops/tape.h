@@ -25,7 +25,6 @@ typedef struct cv_tape {
     const float *weights;
     float *weight_gradients;
     size_t n_weights;
-    float *scratch; /* cv_tape_scratch() floats */
     float *kept;    /* [L][T][C]: what went into each layer, where layers are computed again on the
                        way back; NULL where everything is still there */
 

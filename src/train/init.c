@@ -10,6 +10,7 @@
 #include <xxhash.h>
 
 #include "base/rng.h"
+#include "models/ancestor_block.h"
 #include "train/orthogonal.h"
 
 /* Where a value stands. */
@@ -191,6 +192,12 @@ static double layer_scale(const place *p, size_t i)
     return p->arch == &cv_vrwkv && p->s->C <= 384 ? 1.0 : 1e-5;
 }
 
+/* Of the four gates of an LSTM, that which forgets begins open. */
+static double gate_bias(const place *p, size_t i)
+{
+    return i / p->s->C == 1 ? 1.0 : 0.0;
+}
+
 static double zero(const place *p, size_t i)
 {
     (void)p;
@@ -244,6 +251,8 @@ static const struct vector {
     { "att.r_k", NULL, NULL, r_k_7 },
     { "att.ln_x.weight", NULL, NULL, norm_of_heads },
     { "att.time_state", NULL, NULL, zero },
+    { "lstm.bias", NULL, NULL, gate_bias },
+    { "aft.bias_distance", NULL, NULL, zero },
     { "att.spatial_decay", NULL, NULL, spatial_decay },
     { "att.spatial_first", NULL, NULL, spatial_first },
     { "gamma1", NULL, NULL, layer_scale },
@@ -316,6 +325,18 @@ static const struct matrix {
     { "att.g2", { ZERO, 0.0, false }, { ORTHOGONAL, 0.1, true } },
 };
 
+/* The peers draw all from one Gaussian, less where a layer adds to the stream. */
+static recipe placed_recipe(const place *p, const cv_field *field)
+{
+    const char *name = field->official.name;
+    if (is(name, "aft.bias_u.weight") || is(name, "aft.bias_z.weight"))
+        return (recipe){ NORMAL, 0.01, false };
+    if (field->kind == CV_VECTOR) return (recipe){ FIXED, 0.0, false };
+    const bool adds = ends_with(name, ".output.weight") || is(name, "ffn.value.weight");
+    const double size = adds ? 0.02 / sqrt(2.0 * (double)p->s->L) : 0.02;
+    return (recipe){ NORMAL, size, false };
+}
+
 /* Those that are not listed are zero: att.output, ffn.value, ffn.receptance, and what leads into low
  * ranks. */
 static recipe language_recipe(const place *p, const cv_field *field)
@@ -336,6 +357,14 @@ static recipe from_fan(size_t inputs)
     return (recipe){ UNIFORM, 1.0 / sqrt((double)inputs), false };
 }
 
+/* An LSTM has no norm behind the embedding, which therefore has the size of one at once. */
+static recipe bare_recipe(const place *p, const cv_field *field)
+{
+    if (field->kind == CV_VECTOR) return (recipe){ FIXED, 0.0, false };
+    if (field->kind == CV_TABLE) return (recipe){ NORMAL, 1.0, false };
+    return from_fan(p->s->C);
+}
+
 /* Models with a head of two layers are those of VRWKV-L's program, which keeps PyTorch's defaults;
  * the others draw linear weights from one Gaussian. */
 static recipe vision_recipe(const place *p, bool large, const cv_field *field, size_t cols)
@@ -347,6 +376,15 @@ static recipe vision_recipe(const place *p, bool large, const cv_field *field, s
     if (field->kind == CV_VECTOR) return (recipe){ FIXED, 0.0, false };
     if (field->kind == CV_LOW_RANK) return (recipe){ UNIFORM, 1e-4, false };
     return large ? from_fan(cols) : (recipe){ NORMAL, 0.02, false };
+}
+
+static recipe recipe_of(const cv_source *source, const place *p, const cv_view *view)
+{
+    const cv_stack *stack = source->arch->stack;
+    if (stack->vision) return vision_recipe(p, source->traits.mlp, view->field, view->cols);
+    if (stack == &cv_placed_stack) return placed_recipe(p, view->field);
+    if (stack == &cv_bare_stack) return bare_recipe(p, view->field);
+    return language_recipe(p, view->field);
 }
 
 /* The generator of a tensor: by its official name, and which part of it a view is. */
@@ -378,7 +416,6 @@ corvid_status cv_init_fill(const cv_source *source, uint64_t seed, const cv_view
 {
     static const cv_init_settings official = { 0 };
     const cv_sizes *s = &source->sizes;
-    const bool vision = source->arch->stack->vision;
     const double l = (double)view->layer, L = (double)s->L;
     const place p = { .arch = source->arch,
                       .s = s,
@@ -391,8 +428,7 @@ corvid_status cv_init_fill(const cv_source *source, uint64_t seed, const cv_view
         return cv_fail(err, CORVID_E_ARGUMENT,
                        "%s has no local or global initialisation; only vrwkv has",
                        source->arch->name);
-    const recipe how = vision ? vision_recipe(&p, source->traits.mlp, view->field, view->cols)
-                              : language_recipe(&p, view->field);
+    const recipe how = recipe_of(source, &p, view);
     cv_rng rng = rng_of(source, seed, view);
     switch (how.law) {
     case FIXED: fill_vector(&p, view->field, out); break;

@@ -32,10 +32,12 @@ static bool is_direct(const cv_field *field)
                                        !(field->flags & CV_PER_HEAD));
 }
 
-static cv_matrix turned_of(size_t rows, size_t cols)
+/* How a matrix lies while it is trained. */
+static cv_matrix layout_of(const cv_learner *l, size_t rows, size_t cols)
 {
     cv_matrix m;
-    cv_matrix_layout(CV_F32, cols, rows, &m);
+    cv_matrix_layout(l->options.bf16 ? CV_BF16 : CV_F32, rows, cols, &m);
+    m.rounded = l->options.bf16;
     return m;
 }
 
@@ -51,7 +53,7 @@ static corvid_status count_view(void *ctx, const cv_view *view, corvid_error *er
     c->n++;
     if (!is_direct(view->field)) c->floats += 2 * cv_padded(view->rows * view->cols);
     if (is_matrix(view->field)) {
-        const cv_matrix turned = turned_of(view->rows, view->cols);
+        const cv_matrix turned = layout_of(c->learner, view->cols, view->rows);
         c->panel_bytes += panels_bytes(&turned);
         c->n_matrices++;
     }
@@ -71,7 +73,7 @@ static corvid_status place_view(void *ctx, const cv_view *view, corvid_error *er
     if (is_matrix(view->field)) {
         cv_matrix *matrix = slot;
         cv_trained *t = &l->trained[c->n_matrices++];
-        t->turned = turned_of(view->rows, view->cols);
+        t->turned = layout_of(l, view->cols, view->rows);
         t->turned.panels = l->panels + c->panel_bytes;
         c->panel_bytes += panels_bytes(&t->turned);
         t->value = l->block + c->floats;
@@ -79,6 +81,9 @@ static corvid_status place_view(void *ctx, const cv_view *view, corvid_error *er
         c->floats += 2 * cv_padded(p->n);
         p->value = t->value;
         p->gradient = t->gradient;
+        const unsigned char *panels = matrix->panels; /* room for f32 is room for bf16 */
+        *matrix = layout_of(l, view->rows, view->cols);
+        matrix->panels = panels;
         matrix->trained = t;
         return CORVID_OK;
     }
@@ -191,6 +196,10 @@ void cv_learner_close(cv_learner *l)
     cv_room_close(l->mem, &l->room);
     cv_free(l->mem, l->sequences);
     cv_free(l->mem, l->states);
+    cv_free(l->mem, l->images);
+    cv_free(l->mem, l->grids);
+    cv_free(l->mem, l->keep);
+    cv_free(l->mem, l->best);
     cv_free(l->mem, l->params);
     cv_free(l->mem, l->trained);
     cv_free(l->mem, l->block);
@@ -202,8 +211,8 @@ void cv_learner_close(cv_learner *l)
 
 size_t cv_learner_bytes(const cv_learner *l)
 {
-    size_t floats = cv_room_floats(&l->room, cv_team_size(l->team)) +
-                    3 * l->max_sequences * l->state_size;
+    size_t floats =
+        cv_room_floats(&l->room, cv_team_size(l->team)) + 3 * l->max_sequences * l->state_size;
     for (size_t i = 0; i < l->n_params; i++)
         floats += 4 * l->params[i].n; /* value, gradient, two layouts or moments */
     return floats * sizeof(float);

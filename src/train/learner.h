@@ -53,6 +53,13 @@ typedef struct cv_learner {
      * the caller's, or NULL: that of cv_state_start. */
     const float *start;
     float *start_gradient;
+
+    /* Vision models: lists of max_pictures. */
+    cv_image *images;
+    cv_grid *grids;
+    float *keep; /* [2 L][pictures] */
+    int32_t *best;
+    size_t max_pictures;
 } cv_learner;
 
 /* Takes the weights of a source (a checkpoint, or initial values), of any type, in f32.  team is the

@@ -13,7 +13,6 @@ void cv_room_close(const corvid_allocator *mem, cv_room *room)
     cv_free(mem, room->values);
     cv_free(mem, room->gradients);
     cv_free(mem, room->kept);
-    cv_free(mem, room->scratch);
     cv_free(mem, room->members);
     cv_free(mem, room->losses);
     cv_free(mem, room->records);
@@ -29,23 +28,22 @@ corvid_status cv_room_open(const corvid_allocator *mem, size_t members,
     room->values = cv_alloc_huge(mem, memory->values * sizeof(float));
     room->gradients = cv_alloc_huge(mem, memory->values * sizeof(float));
     room->kept = memory->kept ? cv_alloc_huge(mem, memory->kept * sizeof(float)) : NULL;
-    room->scratch = cv_alloc_huge(mem, (memory->scratch + 16) * sizeof(float));
     room->members = cv_alloc_huge(mem, members * member_floats(room) * sizeof(float));
     room->losses = cv_alloc(mem, rows, sizeof *room->losses);
     room->records = cv_alloc(mem, members, memory->records);
     room->rows = rows;
-    if (room->values && room->gradients && (room->kept || !memory->kept) && room->scratch && room->members && room->losses &&
-        room->records)
+    if (room->values && room->gradients && (room->kept || !memory->kept) && room->members &&
+        room->losses && room->records)
         return CORVID_OK;
     cv_room_close(mem, room);
     return cv_fail(err, CORVID_E_MEMORY,
-                   "out of memory: a batch of %zu rows takes %.1f MiB; make the batch smaller", rows,
-                   (double)memory->values * 8.0 / 1048576.0);
+                   "out of memory: a batch of %zu rows takes %.1f MiB; make the batch smaller",
+                   rows, (double)memory->values * 8.0 / 1048576.0);
 }
 
 size_t cv_room_floats(const cv_room *room, size_t members)
 {
-    return 2 * room->memory.values + room->memory.kept + room->memory.scratch + members * member_floats(room);
+    return 2 * room->memory.values + room->memory.kept + members * member_floats(room);
 }
 
 void cv_room_enter(const cv_room *room, const cv_member *me, const cv_kernels *kernel,
@@ -58,7 +56,6 @@ void cv_room_enter(const cv_room *room, const cv_member *me, const cv_kernels *k
                        .weights = weights->values,
                        .weight_gradients = weights->gradients,
                        .n_weights = weights->n,
-                       .scratch = room->scratch,
                        .kept = room->kept,
                        .own = own,
                        .records = room->records + me->id * room->memory.records,

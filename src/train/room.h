@@ -7,7 +7,7 @@
 typedef struct cv_room {
     cv_lesson_memory memory;
     size_t rows;
-    float *values, *gradients, *kept, *scratch, *members, *losses; /* losses [rows] */
+    float *values, *gradients, *kept, *members, *losses; /* losses [rows] */
     unsigned char *records;
 } cv_room;
 

@@ -4,12 +4,15 @@
 #include <math.h>
 #include <string.h>
 
+#include "models/ancestor_block.h"
+
 /* Bounds that keep every product of sizes far from overflow. */
 enum {
     MOST_LAYERS = 1000,
     MOST_WIDTH = 1 << 16,
     MOST_INNER = 1 << 20,
     MOST_ROWS = 1 << 24, /* of a vocabulary, or classes */
+    MOST_PLACES = 1 << 16,
     MOST_SIDE = 1 << 14,
     MOST_PATCH = 256,
     MOST_HEAD = 1024
@@ -24,7 +27,7 @@ static corvid_status find_arch(const char *name, const cv_arch **out, corvid_err
         }
     return cv_fail(err, CORVID_E_ARGUMENT,
                    "%s: no such architecture; known are rwkv4, rwkv5.0, rwkv5.1, rwkv5.2, rwkv6, "
-                   "rwkv7, vrwkv and vrwkv6",
+                   "rwkv7, gpt, aft-simple, aft-full, aft-local, lstm, vrwkv and vrwkv6",
                    name ? name : "(none)");
 }
 
@@ -61,7 +64,7 @@ static corvid_status set_heads(const cv_arch *arch, const cv_shape_wish *wish, c
                                corvid_error *err)
 {
     s->A = s->C;
-    if (arch == &cv_rwkv4 || arch == &cv_vrwkv) {
+    if (cv_has_no_heads(arch)) {
         s->H = s->A;
         s->N = 1;
         return CORVID_OK;
@@ -75,6 +78,20 @@ static corvid_status set_heads(const cv_arch *arch, const cv_shape_wish *wish, c
                        s->A, s->N, (s->A + s->N - 1) / s->N * s->N);
     s->H = s->A / s->N;
     return CORVID_OK;
+}
+
+static corvid_status set_places(const cv_arch *arch, const cv_shape_wish *wish, cv_sizes *s,
+                                corvid_error *err)
+{
+    if (arch->stack != &cv_placed_stack) return CORVID_OK;
+    s->G = wish->context ? wish->context : 1024;
+    CV_TRY(check("context", s->G, MOST_PLACES, err));
+    if (arch != &cv_aft_full && arch != &cv_aft_local) return CORVID_OK;
+    s->E = wish->rank ? wish->rank : 64;
+    CV_TRY(check("rank of the biases", s->E, MOST_WIDTH, err));
+    if (arch == &cv_aft_full) return CORVID_OK;
+    s->w = wish->window ? wish->window : 32;
+    return check("window of the biases", s->w, MOST_PLACES, err);
 }
 
 /* 4 C; versions 5 and 6 3.5 C, down to a multiple of 32. */
@@ -138,7 +155,12 @@ corvid_status cv_shape_for(const cv_shape_wish *wish, cv_source *out, corvid_err
     CV_TRY(set_heads(made.arch, wish, s, err));
     s->F = wish->inner ? wish->inner : official_inner(made.arch, s->C);
     CV_TRY(check("width of the channel mix", s->F, MOST_INNER, err));
+    if (made.arch == &cv_lstm && s->F != 4 * s->C)
+        return cv_fail(err, CORVID_E_ARGUMENT,
+                       "lstm: the gates are 4 times the width %zu, not %zu; leave it out", s->C,
+                       s->F);
     set_ranks(made.arch, s);
+    CV_TRY(set_places(made.arch, wish, s, err));
     if (made.arch->stack->vision) {
         CV_TRY(set_vision(wish, &made, err));
     } else {

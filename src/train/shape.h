@@ -12,8 +12,10 @@ typedef struct cv_shape_wish {
     const char *arch; /* "rwkv4", "rwkv5.2", ...: the name of a cv_arch */
     size_t layers, width;
     size_t inner;                 /* width of the channel mix; 0: 4 C, in versions 5 and 6 3.5 C */
-    size_t head_size;             /* 0: 64; versions 4 and vrwkv have none */
+    size_t head_size;             /* 0: 64; version 4, vrwkv, aft and lstm have none */
     size_t vocabulary;            /* language models */
+    size_t context;               /* gpt and aft: places, that is the longest sequence; 0: 1024 */
+    size_t rank, window;          /* of the biases of aft-full and aft-local; 0: 64, 32 */
     size_t classes, image, patch; /* vision models; 0: 1000 classes, 224 and 16 pixels a side */
     /* Vision: norms behind the branches, with layer scale (official: wider than 192); norms of the
      * keys, and a head of two layers (official: deeper than 12). */

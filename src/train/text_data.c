@@ -26,6 +26,7 @@ typedef struct encoder {
     size_t n, capacity;
     uint64_t encoded; /* bytes of the document before it */
     bool begun;       /* the document has tokens */
+    bool owed;        /* the last document ended with a separator, not written yet */
 } encoder;
 
 static size_t longest_token(const cv_tokenizer *tok)
@@ -58,11 +59,19 @@ static corvid_status append(encoder *e, const char *bytes, size_t n, corvid_erro
     return CORVID_OK;
 }
 
+/* Where a document begins, its writer puts the separator behind the one before: what was owed. */
+static corvid_status begin_document(encoder *e, corvid_error *err)
+{
+    if (e->begun) return CORVID_OK;
+    e->begun = true;
+    e->owed = false;
+    return cv_token_writer_document(&e->writer, err);
+}
+
 static corvid_status write_ids(encoder *e, const int32_t *ids, size_t n, corvid_error *err)
 {
     if (n == 0) return CORVID_OK;
-    if (!e->begun) CV_TRY(cv_token_writer_document(&e->writer, err));
-    e->begun = true;
+    CV_TRY(begin_document(e, err));
     return cv_token_writer_ids(&e->writer, ids, n, err);
 }
 
@@ -134,17 +143,33 @@ static corvid_status take_piece(void *ctx, const char *bytes, size_t n, bool las
     return CORVID_OK;
 }
 
+/* Tokens as they are.  A document that ends with a separator keeps that one and gets no second. */
+static corvid_status take_ids(void *ctx, const int32_t *ids, size_t n, bool last, corvid_error *err)
+{
+    encoder *e = ctx;
+    const bool ends = last && n > 0 && ids[n - 1] == CV_TOKEN_SEPARATOR;
+    if (n > 0) CV_TRY(begin_document(e, err));
+    CV_TRY(cv_token_writer_ids(&e->writer, ids, n - (ends ? 1 : 0), err));
+    if (last) e->begun = false;
+    e->owed = ends;
+    return CORVID_OK;
+}
+
 /* ---- making the cache ----------------------------------------------------------------------- */
 
 static corvid_status encode_all(encoder *e, const cv_text_files *files,
-                                const cv_text_options *options, corvid_error *err)
+                                const cv_text_options *options, uint64_t *bytes, corvid_error *err)
 {
+    static const int32_t separator = CV_TOKEN_SEPARATOR;
     const cv_text_reader reader = { .ctx = e,
                                     .piece = take_piece,
+                                    .ids = take_ids,
+                                    .vocabulary_size = cv_tokenizer_size(e->tok),
                                     .progress = options->progress,
                                     .cancel = options->cancel,
                                     .callback_ctx = options->ctx };
-    CV_TRY(cv_text_files_read(files, &reader, err));
+    CV_TRY(cv_text_files_read(files, &reader, bytes, err));
+    if (e->owed) CV_TRY(cv_token_writer_ids(&e->writer, &separator, 1, err));
     if (e->writer.n_documents > 0) return CORVID_OK;
     return cv_fail(err, CORVID_E_ARGUMENT, "%.512s: there is no text in it", files->of[0].path);
 }
@@ -156,9 +181,9 @@ static corvid_status make_cache(const corvid_allocator *mem, const cv_text_optio
 {
     encoder e = { .mem = mem, .tok = options->tok, .longest = longest_token(options->tok) };
     CV_TRY(cv_token_writer_open(mem, options->cache, key, &e.writer, err));
-    corvid_status status = encode_all(&e, files, options, err);
-    if (status == CORVID_OK)
-        status = cv_token_writer_finish(&e.writer, files->total_bytes, image, n, err);
+    uint64_t bytes = 0;
+    corvid_status status = encode_all(&e, files, options, &bytes, err);
+    if (status == CORVID_OK) status = cv_token_writer_finish(&e.writer, bytes, image, n, err);
     cv_token_writer_discard(&e.writer);
     cv_free(mem, e.text);
     return status;
@@ -176,6 +201,15 @@ static corvid_status look_for_cache(const char *path, bool *there, corvid_error 
         path);
 }
 
+/* What it was made from may have come from standard input too, and be gone. */
+static corvid_status keep_cache(const char *path, corvid_error *err)
+{
+    return cv_fail(err, CORVID_E_ARGUMENT,
+                   "%.512s: is there from another run, and it is not replaced by what comes from "
+                   "standard input; give --resume to go on with it, or another folder",
+                   path);
+}
+
 static corvid_status open_cache(const corvid_allocator *mem, const cv_text_options *options,
                                 const cv_text_files *files, cv_text_data *data, corvid_error *err)
 {
@@ -189,7 +223,9 @@ static corvid_status open_cache(const corvid_allocator *mem, const cv_text_optio
     if (options->cache) {
         CV_TRY(look_for_cache(options->cache, &data->reused, err));
         if (data->reused) {
+            if (files->has_stream && !options->resume) return keep_cache(options->cache, err);
             status = cv_token_cache_open(mem, options->cache, &key, limit, &data->cache, err);
+            if (files->has_stream) return status;
             if (status != CORVID_E_MISMATCH && status != CORVID_E_FORMAT) return status;
         }
         data->reused = false; /* of other texts, or damaged: made again */
@@ -249,30 +285,4 @@ void cv_text_data_close(cv_text_data *data)
 {
     cv_token_cache_close(&data->cache);
     *data = (cv_text_data){ .reused = false };
-}
-
-/* ---- words ---------------------------------------------------------------------------------- */
-
-static corvid_status count_piece(void *ctx, const char *bytes, size_t n, bool last,
-                                 corvid_error *err)
-{
-    (void)last;
-    return cv_vocabulary_words_add(ctx, bytes, n, err);
-}
-
-corvid_status cv_text_words(const corvid_allocator *mem, const cv_text_options *options,
-                            cv_vocabulary_words *out, corvid_error *err)
-{
-    cv_text_files files;
-    const cv_text_reader reader = { .ctx = out,
-                                    .piece = count_piece,
-                                    .progress = options->progress,
-                                    .cancel = options->cancel,
-                                    .callback_ctx = options->ctx };
-    cv_vocabulary_words_init(out, mem);
-    CV_TRY(cv_text_files_find(mem, options->sources, options->n_sources, &files, err));
-    const corvid_status status = cv_text_files_read(&files, &reader, err);
-    cv_text_files_free(&files);
-    if (status != CORVID_OK) cv_vocabulary_words_free(out);
-    return status;
 }

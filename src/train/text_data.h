@@ -3,7 +3,6 @@
 #define CV_TEXT_DATA_H
 
 #include "text/tokenizer.h"
-#include "text/vocabulary_words.h"
 #include "train/text_sources.h"
 #include "train/token_cache.h"
 
@@ -12,9 +11,10 @@ typedef struct cv_text_options {
     size_t n_sources;
     const cv_tokenizer *tok;
     const char *cache;           /* where the tokens are kept; NULL: in memory only */
+    bool resume;                 /* goes on: see below for standard input */
     double validation;           /* the part that is kept for validation, 0 to 0.9 */
     size_t memory_limit;         /* tokens beyond so many bytes stay in the file; 0: 1 GiB */
-    corvid_progress_fn progress; /* bytes of text encoded; may be NULL */
+    corvid_progress_fn progress; /* bytes of text encoded, see cv_text_reader; may be NULL */
     corvid_cancel_fn cancel;     /* may be NULL */
     void *ctx;                   /* of both */
 } cv_text_options;
@@ -32,17 +32,17 @@ typedef struct cv_text_data {
 /* Takes the tokens from the cache where it is of these sources and this vocabulary; else encodes
  * the texts and writes it anew.  A file at the cache's path that is no cache is never replaced.
  *
+ * What standard input has is known only when it was read, and it can be read once.  So with "-"
+ * among the sources nothing is guessed: with `resume` a cache that is there is taken and standard
+ * input left alone, also when it does not fit (CORVID_E_MISMATCH); without it one that is there is
+ * refused (CORVID_E_ARGUMENT).  Where there is none, standard input is read.
+ *
  * Validation is the last documents, as many as fit in its part of all tokens.  Where those are less
  * than half of that part (always with a single document) it is the last tokens: the first
  * floor((1 - validation) * n) are for training, as nanoGPT cuts. */
 corvid_status cv_text_data_open(const corvid_allocator *mem, const cv_text_options *options,
                                 cv_text_data *out, corvid_error *err);
 void cv_text_data_close(cv_text_data *data); /* safe on a zeroed one, and twice */
-
-/* The words of the texts, for cv_vocabulary_train; free them with cv_vocabulary_words_free.  Uses the
- * sources and callbacks of the options alone. */
-corvid_status cv_text_words(const corvid_allocator *mem, const cv_text_options *options,
-                            cv_vocabulary_words *out, corvid_error *err);
 
 /* ---- samples -------------------------------------------------------------------------------- */
 

@@ -74,6 +74,11 @@ static corvid_status check_batch(const cv_learner *l, const cv_batch *batch, cor
     if (rows == 0 || rows > l->room.rows || batch->n_sequences > l->max_sequences)
         return cv_fail(err, CORVID_E_ARGUMENT, "a batch of %zu x %zu tokens has no room",
                        batch->n_sequences, batch->length);
+    const cv_arch *arch = l->model.arch;
+    if (arch->longest && batch->length > arch->longest(&l->model.sizes))
+        return cv_fail(err, CORVID_E_ARGUMENT,
+                       "sequences of %zu tokens, but this %s model has places for %zu",
+                       batch->length, arch->name, arch->longest(&l->model.sizes));
     for (size_t i = 0; i < rows; i++)
         if (batch->tokens[i] < 0 || (size_t)batch->tokens[i] >= l->model.sizes.V ||
             batch->targets[i] >= (int32_t)l->model.sizes.V)

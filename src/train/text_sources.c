@@ -1,7 +1,8 @@
 /* text_sources.c - finding the files of a text, and reading their documents.
  *
  * Files are read a megabyte at a time and handed on as they come, so their size does not matter; a
- * line of JSON must fit in memory.  Jansson reads the lines (it allocates from the C library). */
+ * line of JSON must fit in memory.  Jansson reads the lines (it allocates from the C library).
+ * Standard input comes in the same pieces as a file with that text: who gets them cannot tell. */
 #include "train/text_sources.h"
 
 #include <dirent.h>
@@ -11,14 +12,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 #include "base/checked.h"
+#include "train/binidx.h"
 
-#define PIECE      ((size_t)1 << 20)
-#define LINE_LIMIT ((size_t)1 << 28)
-#define DEEPEST    64 /* folders in folders */
-#define PATH_BYTES 4096
+#define PIECE       ((size_t)1 << 20)
+#define LINE_LIMIT  ((size_t)1 << 28)
+#define DEEPEST     64 /* folders in folders */
+#define PATH_BYTES  4096
+#define IDS_AT_ONCE ((size_t)4096)
 
 /* ---- finding -------------------------------------------------------------------------------- */
 
@@ -62,13 +66,43 @@ static corvid_status push(cv_text_files *files, cv_text_file file, corvid_error 
     return CORVID_OK;
 }
 
-static corvid_status push_file(cv_text_files *files, const char *path, const struct stat *info,
-                               corvid_error *err)
+static corvid_status push_file(cv_text_files *files, const char *path, cv_text_kind kind,
+                               const struct stat *info, corvid_error *err)
 {
     const int64_t ns = (int64_t)info->st_mtim.tv_sec * 1000000000 + info->st_mtim.tv_nsec;
-    return push(files,
-                (cv_text_file){ .path = path, .size = (uint64_t)info->st_size, .modified_ns = ns },
-                err);
+    return push(
+        files,
+        (cv_text_file){
+            .path = path, .kind = kind, .size = (uint64_t)info->st_size, .modified_ns = ns },
+        err);
+}
+
+static cv_text_kind kind_of(const char *path)
+{
+    return ends_in(path, ".jsonl") ? CV_TEXT_JSON_LINES : CV_TEXT_PLAIN;
+}
+
+/* Both files of a data set count: the tokens with their bytes, the index with its time. */
+static corvid_status push_tokens(cv_text_files *files, const char *path, corvid_error *err)
+{
+    cv_binidx_paths pair;
+    struct stat index, tokens;
+    CV_TRY(cv_binidx_find(path, &pair, err));
+    if (stat(pair.index, &index) != 0) return fail_file(pair.index, errno, err);
+    if (stat(pair.tokens, &tokens) != 0) return fail_file(pair.tokens, errno, err);
+    const int64_t about[3] = { (int64_t)index.st_size, (int64_t)index.st_mtim.tv_sec,
+                               (int64_t)index.st_mtim.tv_nsec };
+    files->hash = XXH3_64bits_withSeed(about, sizeof about, files->hash);
+    return push_file(files, pair.tokens, CV_TEXT_TOKENS, &tokens, err);
+}
+
+static corvid_status push_stream(cv_text_files *files, corvid_error *err)
+{
+    if (files->has_stream)
+        return cv_fail(err, CORVID_E_ARGUMENT,
+                       "standard input (-) is given twice and can be read once; give it once");
+    files->has_stream = true;
+    return push(files, (cv_text_file){ .path = "standard input", .kind = CV_TEXT_STREAM }, err);
 }
 
 static int by_name(const void *left, const void *right)
@@ -125,7 +159,7 @@ static corvid_status find_entry(cv_text_files *files, const char *path, size_t d
     if (S_ISDIR(link.st_mode)) return find_in_folder(files, path, depth + 1, err);
     if (!ends_in(path, ".txt") && !ends_in(path, ".jsonl")) return CORVID_OK;
     if (stat(path, &info) != 0) return fail_file(path, errno, err);
-    return S_ISREG(info.st_mode) ? push_file(files, path, &info, err) : CORVID_OK;
+    return S_ISREG(info.st_mode) ? push_file(files, path, kind_of(path), &info, err) : CORVID_OK;
 }
 
 static corvid_status find_in_folder(cv_text_files *files, const char *folder, size_t depth,
@@ -157,17 +191,23 @@ static corvid_status find_source(cv_text_files *files, const cv_text_source *sou
     const size_t before = files->n;
     if (source->bytes) {
         const uint64_t hash = XXH3_64bits(source->bytes, source->n);
+        const char *name = source->path ? source->path : "memory";
         return push(files,
-                    (cv_text_file){ .path = source->path ? source->path : "memory",
+                    (cv_text_file){ .path = name,
                                     .bytes = source->bytes,
+                                    .kind = kind_of(name),
                                     .size = source->n,
                                     .modified_ns = (int64_t)hash },
                     err);
     }
     if (!source->path) return cv_fail(err, CORVID_E_ARGUMENT, "a text without path and bytes");
+    if (strcmp(source->path, "-") == 0) return push_stream(files, err);
     if (strlen(source->path) >= PATH_BYTES) return fail_file(source->path, ENAMETOOLONG, err);
     if (stat(source->path, &info) != 0) return fail_file(source->path, errno, err);
-    if (!S_ISDIR(info.st_mode)) return push_file(files, source->path, &info, err);
+    if (S_ISREG(info.st_mode) && cv_binidx_is_named(source->path))
+        return push_tokens(files, source->path, err);
+    if (!S_ISDIR(info.st_mode))
+        return push_file(files, source->path, kind_of(source->path), &info, err);
     CV_TRY(find_in_folder(files, source->path, 0, err));
     if (files->n > before) return CORVID_OK;
     return cv_fail(err, CORVID_E_FILE,
@@ -200,7 +240,7 @@ void cv_text_files_free(cv_text_files *files)
 typedef struct reading {
     const cv_text_reader *to;
     const corvid_allocator *mem;
-    uint64_t done, total; /* bytes of all files */
+    uint64_t done, total; /* bytes of all files; total 0: not known */
     char *buffer;
     size_t filled, capacity;
     corvid_error *err;
@@ -241,6 +281,70 @@ static corvid_status read_plain(reading *r, const cv_input *in)
         at += n;
     }
     return in_text(hand_on(r, NULL, 0, true), in->path, r->err);
+}
+
+/* Reads until the piece is full or the stream ends. */
+static corvid_status fill_piece(reading *r, const char *name, size_t *n)
+{
+    for (*n = 0; *n < PIECE;) {
+        const ssize_t got = read(STDIN_FILENO, r->buffer + *n, PIECE - *n);
+        if (got == 0) break;
+        if (got > 0)
+            *n += (size_t)got;
+        else if (errno != EINTR)
+            return cv_fail(r->err, CORVID_E_FILE,
+                           "%s: cannot be read after %llu bytes: %s; is something piped in?", name,
+                           (unsigned long long)r->done + *n, strerror(errno));
+        else if (r->to->cancel && r->to->cancel(r->to->callback_ctx) != 0)
+            return cv_fail(r->err, CORVID_E_CANCELLED, "reading texts was cancelled");
+    }
+    return CORVID_OK;
+}
+
+/* Standard input to its end is one document. */
+static corvid_status read_stream(reading *r, const char *name)
+{
+    size_t n;
+    do {
+        CV_TRY(fill_piece(r, name, &n));
+        if (n == 0) break;
+        CV_TRY(in_text(hand_on(r, r->buffer, n, false), name, r->err));
+        CV_TRY(advance(r, n));
+    } while (n == PIECE);
+    return in_text(hand_on(r, NULL, 0, true), name, r->err);
+}
+
+/* A document of a data set of tokens. */
+static corvid_status read_ids(reading *r, const cv_binidx *set, uint64_t document)
+{
+    int32_t ids[IDS_AT_ONCE];
+    uint64_t from, left;
+    CV_TRY(cv_binidx_document(set, document, &from, &left, r->err));
+    while (left > 0) {
+        const size_t n = left < IDS_AT_ONCE ? (size_t)left : IDS_AT_ONCE;
+        CV_TRY(cv_binidx_read(set, from, n, r->to->vocabulary_size, ids, r->err));
+        left -= n;
+        from += n;
+        CV_TRY(r->to->ids(r->to->ctx, ids, n, left == 0, r->err));
+        CV_TRY(advance(r, n * set->token_bytes));
+    }
+    return CORVID_OK;
+}
+
+static corvid_status read_token_set(reading *r, const char *path)
+{
+    cv_binidx set;
+    if (!r->to->ids)
+        return cv_fail(r->err, CORVID_E_ARGUMENT,
+                       "%.512s: holds tokens, which have a vocabulary already; expected texts: "
+                       "give the .txt or .jsonl files it was made from",
+                       path);
+    CV_TRY(cv_binidx_open(&set, path, r->err));
+    corvid_status status = CORVID_OK;
+    for (uint64_t d = 0; status == CORVID_OK && d < set.n_documents; d++)
+        status = read_ids(r, &set, d);
+    cv_binidx_close(&set);
+    return status;
 }
 
 static bool is_blank(const char *line, size_t n)
@@ -338,26 +442,24 @@ static corvid_status read_json_lines(reading *r, const cv_input *in)
 static corvid_status read_file(reading *r, const cv_text_file *file)
 {
     cv_input in;
+    if (file->kind == CV_TEXT_STREAM) return read_stream(r, file->path);
+    if (file->kind == CV_TEXT_TOKENS) return read_token_set(r, file->path);
     if (file->bytes)
         cv_input_memory(&in, file->bytes, (size_t)file->size, file->path);
     else
         CV_TRY(cv_input_open(&in, file->path, r->err));
-    corvid_status status;
-    if (ends_in(file->path, ".jsonl")) {
-        status = read_json_lines(r, &in);
-    } else {
-        status = read_plain(r, &in);
-    }
+    const corvid_status status =
+        file->kind == CV_TEXT_JSON_LINES ? read_json_lines(r, &in) : read_plain(r, &in);
     cv_input_close(&in);
     return status;
 }
 
 corvid_status cv_text_files_read(const cv_text_files *files, const cv_text_reader *reader,
-                                 corvid_error *err)
+                                 uint64_t *bytes, corvid_error *err)
 {
     reading r = { .to = reader,
                   .mem = files->arena.mem,
-                  .total = files->total_bytes,
+                  .total = files->has_stream ? 0 : files->total_bytes,
                   .capacity = PIECE,
                   .err = err };
     CV_TRY(cv_alloc_or_fail(r.mem, PIECE, 1, "reading texts", (void **)&r.buffer, err));
@@ -365,5 +467,6 @@ corvid_status cv_text_files_read(const cv_text_files *files, const cv_text_reade
     for (size_t i = 0; status == CORVID_OK && i < files->n; i++)
         status = read_file(&r, &files->of[i]);
     cv_free(r.mem, r.buffer);
+    if (bytes) *bytes = r.done;
     return status;
 }

@@ -12,7 +12,7 @@ exits 0 help
 verbs=$(sed -n 's/^  \([a-z]*\)  *[a-z].*/\1/p' "$scratch/out")
 for verb in $verbs; do
     exits 0 "$verb" --help
-    flags=$(sed -n 's/^  \(-[a-zA-Z], \|    \)--\([a-z-]*\).*/\2/p' "$scratch/out")
+    flags=$(sed -n 's/^  \(-[a-zA-Z], \|    \)--\([a-z0-9-]*\).*/\2/p' "$scratch/out")
     [ "$(echo "$flags" | wc -w)" -ge 4 ] || bad "$verb --help shows no flags"
     exits 0 man "$verb"
     sed 's/\\-/-/g' "$scratch/out" >"$scratch/page"

@@ -26,7 +26,7 @@ done
 exits 2 genrate && says "did you mean generate"
 exits 2 tokenise && says "did you mean tokenize"
 exits 2 xyzzy && says "unknown verb"
-for verb in finetune serve; do
+for verb in serve; do
     exits 2 "$verb" && says "not part of this version"
 done
 

@@ -196,13 +196,13 @@ static void check(const char *version, const char *path, size_t threads, bool ag
     close_lesson(&l);
 }
 
-#define VERSION(name, file)                               \
-    static void test_##name(void **state)                 \
-    {                                                     \
-        (void)state;                                      \
-        NEED_DATA(path, "rwkv-tiny/reference/" file);     \
-        for (size_t i = 0; i < 6; i++)                    \
-            check(#name, path, 1 + i / 2, i % 2 == 1);    \
+#define VERSION(name, file)                            \
+    static void test_##name(void **state)              \
+    {                                                  \
+        (void)state;                                   \
+        NEED_DATA(path, "rwkv-tiny/reference/" file);  \
+        for (size_t i = 0; i < 6; i++)                 \
+            check(#name, path, 1 + i / 2, i % 2 == 1); \
     }
 VERSION(v4, "lm_v4.safetensors")
 VERSION(v5_0, "lm_v5_0.safetensors")

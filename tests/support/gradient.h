@@ -43,6 +43,8 @@ typedef struct gradient {
     uint64_t seed;
     size_t T, n_sequences, state_size;
     cv_sequence sequences[GRAD_SEQUENCES];
+    cv_grid grids[GRAD_SEQUENCES]; /* of pictures: the same rows */
+    size_t n_grids;
     float *start, *state, *start_gradient; /* [n_sequences][state_size] */
     float *start_before;
     double *start_exact;
@@ -116,6 +118,23 @@ static inline void gradient_open(gradient *g, const char *title, uint64_t seed,
     g->cotangents = grad_floats(2 * GRAD_ROOM);
 }
 
+/* Pictures of these heights and widths, perhaps with a class token behind each. */
+static inline void gradient_open_grids(gradient *g, const char *title, uint64_t seed,
+                                       const size_t (*sides)[2], size_t n_grids, bool class_token)
+{
+    size_t lengths[GRAD_SEQUENCES];
+    assert_true(n_grids <= GRAD_SEQUENCES);
+    for (size_t i = 0; i < n_grids; i++)
+        lengths[i] = sides[i][0] * sides[i][1] + class_token;
+    gradient_open(g, title, seed, lengths, n_grids, 0);
+    g->n_grids = n_grids;
+    for (size_t i = 0; i < n_grids; i++)
+        g->grids[i] = (cv_grid){ .begin = g->sequences[i].begin,
+                                 .n = lengths[i],
+                                 .h = sides[i][0],
+                                 .w = sides[i][1] };
+}
+
 static inline void gradient_close(gradient *g)
 {
     for (size_t i = 0; i < g->n_arrays; i++)
@@ -177,7 +196,7 @@ static inline size_t grad_index(const gradient *g, const float *x)
 typedef struct grad_pass {
     gradient *g;
     bool back;
-    float *own[GRAD_MEMBERS], *shared, *matmul[GRAD_MEMBERS];
+    float *own[GRAD_MEMBERS], *matmul[GRAD_MEMBERS];
     unsigned char *records[GRAD_MEMBERS];
     bool full[GRAD_MEMBERS];
 } grad_pass;
@@ -205,7 +224,6 @@ static inline void grad_member(const cv_member *me, void *arg)
                      .weights = g->weights,
                      .weight_gradients = g->weight_gradients,
                      .n_weights = g->n_weights,
-                     .scratch = pass->shared,
                      .own = pass->own[me->id],
                      .records = pass->records[me->id],
                      .size = GRAD_RECORDS };
@@ -213,6 +231,8 @@ static inline void grad_member(const cv_member *me, void *arg)
                    .me = me,
                    .sequences = g->sequences,
                    .n_sequences = g->n_sequences,
+                   .grids = g->grids,
+                   .n_grids = g->n_grids,
                    .matmul = pass->matmul[me->id],
                    .tape = pass->back ? &tape : NULL };
     cv_run_rows(&run, g->T);
@@ -318,7 +338,6 @@ static inline void gradient_check(gradient *g, void (*op)(const cv_run *run, voi
     grad_pass pass = { .g = g };
     g->op = op;
     g->arg = arg;
-    pass.shared = grad_floats(GRAD_OWN);
     for (size_t m = 0; m < GRAD_MEMBERS; m++) {
         pass.own[m] = grad_floats(GRAD_OWN);
         pass.matmul[m] = grad_floats(cv_matmul_scratch(g->T));
@@ -349,7 +368,6 @@ static inline void gradient_check(gradient *g, void (*op)(const cv_run *run, voi
     }
     print_message("%-44s largest error %.1e\n", g->title, g->worst);
 
-    free(pass.shared);
     for (size_t m = 0; m < GRAD_MEMBERS; m++) {
         free(pass.own[m]);
         free(pass.matmul[m]);

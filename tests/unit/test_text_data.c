@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "base/rng.h"
+#include "binidx_bytes.h"
+#include "piped_input.h"
 #include "train/text_data.h"
 
 static const corvid_allocator *const mem = &cv_libc_allocator;
@@ -683,20 +685,215 @@ static void too_short_for_samples(void **state)
                      CORVID_E_ARGUMENT);
 }
 
-/* ---- words ---------------------------------------------------------------------------------- */
+/* ---- standard input ------------------------------------------------------------------------- */
 
-static void words_of_sources(void **state)
+static void see_unknown_total(void *ctx, uint64_t done, uint64_t total)
+{
+    uint64_t *last = ctx;
+    assert_true(done > *last);
+    assert_int_equal(total, 0);
+    *last = done;
+}
+
+/* The tokens, and the words cut at pieces, are those of a file with this text. */
+static void standard_input_is_a_text(void **state)
 {
     (void)state;
-    const cv_text_source sources[] = { { .bytes = "a b a", .n = 5 }, { .bytes = "a c", .n = 3 } };
-    const cv_text_options options = { .sources = sources, .n_sources = 2 };
-    cv_vocabulary_words words;
+    const size_t n = ((size_t)1 << 20) * 2 + 54321;
+    char *text = long_text(n, 5, true);
+    cv_tokenizer *tok = overlapping_tokenizer();
+    static const cv_text_source sources[] = { { .path = "-" }, { .bytes = "then", .n = 4 } };
+    const char *texts[] = { text, "then" };
+    const size_t lengths[] = { n, 4 };
+    uint64_t seen = 0;
+    const cv_text_options options = {
+        .sources = sources, .n_sources = 2, .tok = tok, .progress = see_unknown_total, .ctx = &seen
+    };
+    cv_text_data data;
     corvid_error err;
-    ASSERT_OK(cv_text_words(mem, &options, &words, &err), &err);
-    assert_int_equal(words.n, 4); /* "a", " b", " a", " c" */
-    assert_int_equal(words.words[0].count, 2);
-    assert_int_equal(words.text_bytes, 8);
-    cv_vocabulary_words_free(&words);
+    const pid_t writer = begin_input(text, n);
+    ASSERT_OK(cv_text_data_open(mem, &options, &data, &err), &err);
+    assert_int_equal(end_input(writer), 0);
+    assert_documents(&data, tok, texts, lengths, 2);
+    assert_int_equal(data.cache.source_bytes, n + 4);
+    assert_int_equal(seen, n + 4);
+    cv_text_data_close(&data);
+    cv_tokenizer_free(tok);
+    free(text);
+}
+
+/* A cache stands for what was piped in, where a run goes on, and is never lost to another text. */
+static void standard_input_is_read_once(void **state)
+{
+    (void)state;
+    static const char *text = "from the pipe, once", *other = "another text";
+    const size_t n = strlen(text), other_n = strlen(other);
+    cv_tokenizer *tok = bytes_tokenizer(), *other_tok = overlapping_tokenizer();
+    static const cv_text_source source = { .path = "-" };
+    const char *cache = test_scratch("piped-cache");
+    cv_text_options options = {
+        .sources = &source, .n_sources = 1, .tok = tok, .cache = cache, .resume = true
+    };
+    cv_text_data data;
+    corvid_error err;
+    pid_t writer = begin_input(text, n);
+    ASSERT_OK(cv_text_data_open(mem, &options, &data, &err), &err); /* no cache yet: it is read */
+    assert_int_equal(end_input(writer), 0);
+    assert_false(data.reused);
+    cv_text_data_close(&data);
+
+    writer = begin_input(other, other_n);
+    ASSERT_OK(cv_text_data_open(mem, &options, &data, &err), &err);
+    assert_true(data.reused);
+    assert_documents(&data, tok, &text, &n, 1);
+    cv_text_data_close(&data);
+    options.tok = other_tok;
+    assert_int_equal(cv_text_data_open(mem, &options, &data, &err), CORVID_E_MISMATCH);
+    options.tok = tok;
+    options.resume = false;
+    assert_int_equal(cv_text_data_open(mem, &options, &data, &err), CORVID_E_ARGUMENT);
+    assert_non_null(strstr(err.text, "piped-cache: is there from another run"));
+    assert_int_equal(end_input(writer), other_n); /* all that time nothing was read */
+
+    options.resume = true;
+    ASSERT_OK(cv_text_data_open(mem, &options, &data, &err), &err);
+    assert_documents(&data, tok, &text, &n, 1);
+    cv_text_data_close(&data);
+    size_t cache_n;
+    char *bytes = test_read_file(cache, &cache_n);
+    bytes[70] ^= 1;
+    test_write_file(cache, bytes, cache_n);
+    assert_int_equal(cv_text_data_open(mem, &options, &data, &err), CORVID_E_FORMAT);
+    free(bytes);
+    cv_tokenizer_free(other_tok);
+    cv_tokenizer_free(tok);
+}
+
+static void standard_input_refused(void **state)
+{
+    (void)state;
+    static const cv_text_source twice[] = { { .path = "-" }, { .path = "-" } };
+    cv_tokenizer *tok = bytes_tokenizer();
+    cv_text_options options = { .sources = twice, .n_sources = 2, .tok = tok };
+    cv_text_data data;
+    corvid_error err;
+    assert_int_equal(cv_text_data_open(mem, &options, &data, &err), CORVID_E_ARGUMENT);
+    assert_non_null(strstr(err.text, "given twice"));
+    const pid_t writer = begin_input("", 0);
+    assert_int_equal(try_data(tok, "-", NULL, &err), CORVID_E_ARGUMENT);
+    assert_non_null(strstr(err.text, "standard input: there is no text in it"));
+    assert_int_equal(end_input(writer), 0);
+    close(STDIN_FILENO);
+    assert_int_equal(try_data(tok, "-", NULL, &err), CORVID_E_FILE);
+    assert_non_null(strstr(err.text, "standard input: cannot be read after 0 bytes"));
+    assert_int_equal(open("/dev/null", O_RDONLY), STDIN_FILENO);
+    cv_tokenizer_free(tok);
+}
+
+/* ---- data sets of tokens -------------------------------------------------------------------- */
+
+static void put_set(const char *folder, const char *name, const set_bytes *set, char path[2048])
+{
+    snprintf(path, 2048, "%s/%s.idx", folder, name);
+    test_write_file(path, set->index, set->index_n);
+    snprintf(path, 2048, "%s/%s.bin", folder, name);
+    test_write_file(path, set->tokens, set->tokens_n);
+}
+
+static void assert_ids(const cv_text_data *data, const int64_t *want, size_t n)
+{
+    corvid_error err;
+    assert_int_equal(data->cache.n_tokens, n);
+    for (size_t i = 0; i < n; i++) {
+        int32_t id;
+        ASSERT_OK(cv_token_cache_read(&data->cache, i, 1, &id, &err), &err);
+        assert_int_equal(id, want[i]);
+    }
+}
+
+/* Documents that end with token 0, as the official tools write them: the same stream of tokens. */
+static void token_sets(void **state)
+{
+    (void)state;
+    enum { N = 10000 };
+    static int64_t tokens[N + 3];
+    static const int32_t lengths[] = { 4096, 1, 1, 0, 902, 5000 };
+    static const int64_t first[] = { 0, 1, 2, 3, 4 }; /* the last document has two sequences */
+    static const uint64_t starts[] = { 0, 4096, 4097, 4098 };
+    static const size_t ends[] = { 4095, 4096, 4097, 9999 };
+    char folder[512], path[2048], cache[2048];
+    cv_tokenizer *tok = overlapping_tokenizer(); /* 265 ids */
+    make_folder(folder, "sets");
+    for (size_t i = 0; i < N; i++)
+        tokens[i] = 1 + (int64_t)(i * i % 264);
+    for (size_t i = 0; i < 4; i++)
+        tokens[ends[i]] = 0;
+    set_bytes set = set_make(SET_UINT16, tokens, lengths, 6, first, 5);
+    put_set(folder, "a", &set, path);
+    snprintf(cache, sizeof cache, "%s/cache", folder);
+    cv_text_source sources[] = { { .path = path }, { .bytes = "a", .n = 1 } };
+    cv_text_data data = open_data(tok, sources, 1, cache, 0.0);
+    assert_ids(&data, tokens, N);
+    assert_int_equal(data.cache.n_documents, 4);
+    assert_int_equal(data.cache.source_bytes, 2 * N);
+    assert_memory_equal(data.cache.starts, starts, sizeof starts);
+    cv_text_data_close(&data);
+
+    snprintf(path, sizeof path, "%s/a.idx", folder); /* by its other name */
+    data = open_data(tok, sources, 1, cache, 0.0);
+    assert_true(data.reused);
+    cv_text_data_close(&data);
+    const struct timespec times[2] = { { 2000000000, 5 }, { 2000000000, 5 } };
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    data = open_data(tok, sources, 1, cache, 0.0); /* another index */
+    assert_false(data.reused);
+    cv_text_data_close(&data);
+    data = open_data(tok, sources, 2, cache, 0.0); /* a text behind it */
+    tokens[N] = 'a' + 1;
+    assert_ids(&data, tokens, N + 1);
+    cv_text_data_close(&data);
+    set_free(&set);
+
+    tokens[0] = 7; /* no separators: one is put between, as between texts */
+    tokens[1] = 8;
+    tokens[2] = 9;
+    static const int32_t two[] = { 1, 2 };
+    static const int64_t with_one[] = { 7, 0, 8, 9, 0, 'a' + 1 };
+    set = set_make(SET_INT32, tokens, two, 2, first, 2);
+    put_set(folder, "b", &set, path);
+    data = open_data(tok, sources, 2, NULL, 0.0);
+    assert_ids(&data, with_one, 6);
+    cv_text_data_close(&data);
+    set_free(&set);
+    cv_tokenizer_free(tok);
+}
+
+static void token_sets_refused(void **state)
+{
+    (void)state;
+    static const int64_t tokens[] = { 5, 264, 265, 0 }, first[] = { 0 };
+    static const int32_t length = 4;
+    char folder[512], path[2048];
+    corvid_error err;
+    cv_tokenizer *tok = overlapping_tokenizer();
+    make_folder(folder, "bad-sets");
+    set_bytes set = set_make(SET_UINT16, tokens, &length, 1, first, 1);
+    put_set(folder, "a", &set, path);
+    const char *cache = test_scratch("bad-set-cache");
+    assert_int_equal(try_data(tok, path, cache, &err), CORVID_E_MISMATCH);
+    assert_non_null(strstr(err.text, "a.bin: token 2 (offset 4) has the id 265"));
+    assert_int_equal(access(cache, F_OK), -1);
+    put_file(folder, "alone.bin", "text", path);
+    assert_int_equal(try_data(tok, path, NULL, &err), CORVID_E_FILE);
+    assert_non_null(strstr(err.text, "alone.idx: is not there"));
+    assert_int_equal(try_data(tok, folder, NULL, &err), CORVID_E_FILE); /* folders are of texts */
+    set_free(&set);
+    set = set_make(SET_UINT16, tokens, NULL, 0, NULL, 0);
+    put_set(folder, "none", &set, path);
+    assert_int_equal(try_data(tok, path, NULL, &err), CORVID_E_ARGUMENT);
+    assert_non_null(strstr(err.text, "none.bin: there is no text in it"));
+    set_free(&set);
+    cv_tokenizer_free(tok);
 }
 
 int main(void)
@@ -720,7 +917,11 @@ int main(void)
         cmocka_unit_test(magic_order),
         cmocka_unit_test(sequential_windows),
         cmocka_unit_test(too_short_for_samples),
-        cmocka_unit_test(words_of_sources),
+        cmocka_unit_test(standard_input_is_a_text),
+        cmocka_unit_test(standard_input_is_read_once),
+        cmocka_unit_test(standard_input_refused),
+        cmocka_unit_test(token_sets),
+        cmocka_unit_test(token_sets_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,105 @@
+/* residual.c - sums and copies of rows, and back; see residual.h. */
+#include <string.h>
+
+#include "ops/residual.h"
+
+static void add(const cv_run *run, size_t C, const float *from, float *to)
+{
+    for (size_t i = run->lo * C; i < run->hi * C; i++)
+        to[i] += from[i];
+}
+
+/* ---- Scaled ---------------------------------------------------------------------------------- */
+
+typedef struct scale_record {
+    size_t C;
+    const float *gamma, *keep, *y;
+    float *x;
+} scale_record;
+
+/* What row t's picture takes; *picture walks along with the rows. */
+static float share_of(const cv_run *run, const float *keep, size_t t, size_t *picture)
+{
+    if (!keep) return 1.0f;
+    while (t >= run->grids[*picture].begin + run->grids[*picture].n)
+        ++*picture;
+    return keep[*picture];
+}
+
+/* One row: to += share gamma from. */
+static void add_scaled(const cv_run *run, size_t C, const float *gamma, float share,
+                       const float *from, float *to)
+{
+    if (share == 0.0f) return;
+    if (gamma && share == 1.0f) {
+        run->kernel->mul_add(C, gamma, from, to);
+        return;
+    }
+    for (size_t c = 0; gamma && c < C; c++)
+        to[c] += share * gamma[c] * from[c];
+    for (size_t c = 0; !gamma && c < C; c++)
+        to[c] += share * from[c];
+}
+
+/* dy = keep gamma dx, in which x and y have changed places;  dgamma = sum keep dx y for this
+ * member's channels. */
+static void scale_back(const cv_run *run, const void *record)
+{
+    const scale_record *r = record;
+    const size_t C = r->C;
+    const float *dx = cv_gradient(run, r->x);
+    float *dy = cv_gradient(run, r->y), *dgamma = r->gamma ? cv_gradient(run, r->gamma) : NULL;
+    size_t picture = 0, lo, hi;
+    for (size_t t = run->lo; t < run->hi; t++)
+        add_scaled(run, C, r->gamma, share_of(run, r->keep, t, &picture), dx + t * C, dy + t * C);
+    picture = 0;
+    cv_own_columns(run, C, &lo, &hi);
+    for (size_t t = 0; dgamma && t < run->T; t++) {
+        const float share = share_of(run, r->keep, t, &picture);
+        for (size_t c = lo; share != 0.0f && c < hi; c++)
+            dgamma[c] += share * dx[t * C + c] * r->y[t * C + c];
+    }
+}
+
+void cv_scale_add(const cv_run *run, size_t C, const float *gamma, const float *keep,
+                  const float *y, float *x)
+{
+    scale_record *r = cv_record(run, scale_back, sizeof *r);
+    if (r) *r = (scale_record){ C, gamma, keep, y, x };
+    size_t picture = 0;
+    for (size_t t = run->lo; t < run->hi; t++)
+        add_scaled(run, C, gamma, share_of(run, keep, t, &picture), y + t * C, x + t * C);
+}
+
+/* ---- As they are ----------------------------------------------------------------------------- */
+
+typedef struct rows_record {
+    size_t C;
+    const float *from;
+    float *to;
+} rows_record;
+
+/* Copied or added, a row gives back what it gets. */
+static void rows_back(const cv_run *run, const void *record)
+{
+    const rows_record *r = record;
+    add(run, r->C, cv_gradient(run, r->to), cv_gradient(run, r->from));
+}
+
+static void record_rows(const cv_run *run, size_t C, const float *from, float *to)
+{
+    rows_record *r = cv_record(run, rows_back, sizeof *r);
+    if (r) *r = (rows_record){ C, from, to };
+}
+
+void cv_copy_rows(const cv_run *run, size_t C, const float *x, float *z)
+{
+    record_rows(run, C, x, z);
+    memcpy(z + run->lo * C, x + run->lo * C, (run->hi - run->lo) * C * sizeof *z);
+}
+
+void cv_add_rows(const cv_run *run, size_t C, const float *a, float *y)
+{
+    record_rows(run, C, a, y);
+    add(run, C, a, y);
+}
