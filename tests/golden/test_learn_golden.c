@@ -12,6 +12,7 @@
 #include "model_files.h"
 #include "reference.h"
 #include "support.h"
+#include "teach.h"
 #include "train/text_lesson.h"
 
 typedef struct lesson {
@@ -80,12 +81,14 @@ static void close_lesson(lesson *l)
     cv_checkpoint_close(&l->golden);
 }
 
-/* The largest difference of a parameter's gradient, against the largest of the golden one. */
-static double gradient_error(const lesson *l, const cv_param *p)
+/* The largest difference of what belongs to a parameter from a golden tensor, against the largest of
+ * that. */
+static double golden_error(const lesson *l, const char *prefix, const cv_param *p,
+                           const float *values)
 {
     char name[128];
     size_t n = 0;
-    snprintf(name, sizeof name, "grad.%s", p->view.name);
+    snprintf(name, sizeof name, "%s%s", prefix, p->view.name);
     double *golden = read_golden(&l->golden, name, &n), worst = 0.0, most = 0.0;
     assert_non_null(golden);
     for (size_t i = 0; i < p->n; i++) {
@@ -93,7 +96,7 @@ static double gradient_error(const lesson *l, const cv_param *p)
         const size_t at = v->transposed ? i % v->cols * v->rows + i / v->cols : i;
         const double g = golden[v->first + at];
         most = fmax(most, fabs(g));
-        worst = fmax(worst, fabs((double)p->gradient[i] - g));
+        worst = fmax(worst, fabs((double)values[i] - g));
     }
     free(golden);
     return most > 0.0 ? worst / most : worst;
@@ -184,7 +187,8 @@ static void check(const char *version, const char *path, size_t threads, bool ag
     free(golden);
     const char *where = "";
     for (size_t i = 0; i < l.learner.n_params; i++) {
-        const double e = gradient_error(&l, &l.learner.params[i]);
+        const double e =
+            golden_error(&l, "grad.", &l.learner.params[i], l.learner.params[i].gradient);
         if (!(e <= worst)) {
             worst = e;
             where = l.learner.params[i].view.name;
@@ -196,6 +200,67 @@ static void check(const char *version, const char *path, size_t threads, bool ag
     close_lesson(&l);
 }
 
+/* Three steps of AdamW as the reference took them: CE and L2Wrap, clipped, decay before the step.
+ * With an eps of 1e-18 a number whose gradient is nearly nothing moves by a whole step in the
+ * direction of its rounding: parameters are compared by the share of them that is off by more than a
+ * tenth of a step. */
+static void check_steps(const char *version, const char *path)
+{
+    static const cv_adam_settings settings = {
+        .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-18, .weight_decay = 0.1, .clip = 1.0
+    };
+    const double lr = 1e-3;
+    const cv_grouping grouping = strcmp(version, "v7") == 0 ? CV_GROUPS_RWKV7 : CV_GROUPS_RWKV;
+    lesson l = { .n = 0 };
+    teacher t;
+    corvid_error err;
+    char what[192];
+    size_t n = 0, off = 0, all = 0;
+    double loss = 0.0, worst = 0.0, norm = 0.0;
+    open_lesson(&l, path, 2, false);
+    teacher_open(&t, &l.learner, grouping, &settings);
+    double *losses = read_golden(&l.golden, "losses_before_each_step", &n);
+    double *norms = read_golden(&l.golden, "grad_norms", &n);
+    assert_true(losses && norms && n == 3);
+    const cv_batch batch = { .tokens = l.tokens,
+                             .targets = l.targets,
+                             .n_sequences = 1,
+                             .length = l.n,
+                             .weight = 1.0 / (double)l.n,
+                             .l2_wrap = 1e-4 };
+    for (size_t step = 0; step < 3; step++) {
+        cv_learner_clear(&l.learner);
+        ASSERT_OK(cv_learner_batch(&l.learner, &batch, &loss, &err), &err);
+        cv_learner_gather(&l.learner);
+        worst = fmax(worst, fabs(loss - losses[step]));
+        norm = fmax(norm, fabs(teacher_step(&t, lr) / norms[step] - 1.0));
+    }
+    for (size_t i = 0; i < l.learner.n_params; i++) {
+        const cv_param *p = &l.learner.params[i];
+        char name[128];
+        snprintf(name, sizeof name, "after3.%s", p->view.name);
+        double *golden = read_golden(&l.golden, name, &n);
+        assert_non_null(golden);
+        for (size_t j = 0; j < p->n; j++) {
+            const cv_view *v = &p->view;
+            const size_t at = v->transposed ? j % v->cols * v->rows + j / v->cols : j;
+            off += fabs((double)p->value[j] - golden[v->first + at]) > 0.1 * lr;
+        }
+        all += p->n;
+        free(golden);
+    }
+    snprintf(what, sizeof what, "%s losses of three steps", version);
+    model_report(what, worst, 1e-5);
+    snprintf(what, sizeof what, "%s norms of their gradients, relative", version);
+    model_report(what, norm, 10.0 * bound_of(version));
+    snprintf(what, sizeof what, "%s share of parameters off by a tenth of a step", version);
+    model_report(what, (double)off / (double)all, 0.001);
+    free(losses);
+    free(norms);
+    teacher_close(&t);
+    close_lesson(&l);
+}
+
 #define VERSION(name, file)                            \
     static void test_##name(void **state)              \
     {                                                  \
@@ -203,6 +268,7 @@ static void check(const char *version, const char *path, size_t threads, bool ag
         NEED_DATA(path, "rwkv-tiny/reference/" file);  \
         for (size_t i = 0; i < 6; i++)                 \
             check(#name, path, 1 + i / 2, i % 2 == 1); \
+        check_steps(#name, path);                      \
     }
 VERSION(v4, "lm_v4.safetensors")
 VERSION(v5_0, "lm_v5_0.safetensors")
