@@ -40,14 +40,16 @@ typedef struct cv_matrix {
     const struct cv_trained *trained; /* while it is trained (ops/linear.h), else NULL */
 } cv_matrix;
 
-/* Floats of scratch a matmul of T rows needs: two panels and T rows of CV_FOLD inputs in f32, or in
- * three pieces of bf16 by tiles of 16 rows. */
+#define CV_MATMUL_GROUP ((size_t)32) /* panels that are packed together; an even number */
+
+/* Floats of scratch a matmul of T rows needs: a group of panels and T rows of CV_FOLD inputs in f32,
+ * or in three pieces of bf16 by tiles of 16 rows. */
 static inline size_t cv_matmul_scratch(size_t T)
 {
-    return CV_FOLD * 3 / 2 * (2 * CV_PANEL + (T + 15) / 16 * 16);
+    return CV_FOLD * 3 / 2 * (CV_MATMUL_GROUP * CV_PANEL + (T + 15) / 16 * 16);
 }
 
-#define CV_OUTER_SCRATCH ((size_t)300 * 1024) /* floats */
+#define CV_OUTER_SCRATCH ((size_t)336 * 1024) /* floats */
 
 #define CV_BI_BLOCK   ((size_t)32)  /* tokens that one local sum runs over [bi.blocks] */
 #define CV_BI_SEGMENT ((size_t)512) /* tokens of one piece of work; whole blocks */

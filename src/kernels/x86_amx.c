@@ -12,8 +12,9 @@
  * no rest.
  *
  * A sum runs over its inputs in blocks of 32, from the first to the last, and in each over the last
- * piece of the weights first: x1 w3, x1 w2, x2 w2, x1 w1, x2 w1, x3 w1.  This order is the same for
- * every row and every output, whatever else is computed beside it.
+ * piece of the weights first, so that no tile is loaded twice in a row: x1 w3, x1 w2, x2 w2, x2 w1,
+ * x1 w1, x3 w1.  This order is the same for every row and every output, whatever else is computed
+ * beside it.
  *
  * Not finite: a NaN gives NaN.  An infinite x gives what f32 gives, unless a weight is 256 or more;
  * with such a one, or an infinite one, or where a product overflows, it may be NaN instead of
@@ -28,7 +29,8 @@ enum {
     SIDE = 16,                                   /* rows of a tile */
     DEEP = 32,                                   /* inputs of a tile */
     PIECE = SIDE * DEEP,                         /* bf16 numbers of a tile */
-    FOLD_STEPS = CV_FOLD / DEEP,                 /* blocks of 32 inputs that are packed together */
+    FOLD_STEPS = CV_FOLD / DEEP,                 /* blocks of 32 inputs in three pieces that are
+                                                    packed together */
     PIECES_MAX = 3,                              /* of a number */
     FOLD_SIZE = FOLD_STEPS * PIECES_MAX * PIECE, /* bf16 numbers of 16 rows or outputs, packed */
     ROW = DEEP * sizeof(uint16_t)                /* bytes of a row of any tile */
@@ -46,6 +48,11 @@ INLINE size_t pieces_of_x(cut c)
 INLINE size_t pieces_of_w(cut c)
 {
     return c == CUT_THREE ? 3 : c == CUT_TWO ? 2 : 1;
+}
+
+INLINE size_t pieces_most(cut c)
+{
+    return pieces_of_x(c) > pieces_of_w(c) ? pieces_of_x(c) : pieces_of_w(c);
 }
 
 static cut cut_of(const cv_matrix *W)
@@ -315,7 +322,7 @@ INLINE void multiply_block(size_t R, size_t P, cut c, const block *b)
     const panels *w = b->w;
     const uint16_t *x0 = b->x[0], *x1 = b->x[1];
     uint16_t *w0 = w->packed[0], *w1 = w->packed[1];
-    const size_t nx = pieces_of_x(c), nw = pieces_of_w(c), most = nx > nw ? nx : nw;
+    const size_t nx = pieces_of_x(c), nw = pieces_of_w(c), most = pieces_most(c);
     const size_t ld = b->ldy * sizeof(float), x_step = nx * PIECE, w_step = nw * PIECE;
     COMPILER_BARRIER();
     if (b->add) {
@@ -335,12 +342,16 @@ INLINE void multiply_block(size_t R, size_t P, cut c, const block *b)
             if (P == 2) pack_weights(w->W, j, w->n, w->stored[1], w1);
             COMPILER_BARRIER();
         }
+        size_t at = nx; /* the piece of the inputs that is loaded */
 #pragma GCC unroll 3
         for (size_t q = nw; q-- > 0;) {
             LOAD_WEIGHTS(q);
+            const size_t first = at < nx ? at : 0;
 #pragma GCC unroll 3
-            for (size_t a = 0; a < nx && a + q < most; a++) {
-                LOAD_INPUTS(a);
+            for (size_t k = 0; k < nx && k + q < most; k++) {
+                const size_t a = k == 0 ? first : k <= first ? k - 1 : k;
+                if (a != at) LOAD_INPUTS(a);
+                at = a;
                 MULTIPLY();
             }
         }
@@ -395,24 +406,41 @@ static void multiply_edge(size_t R, size_t P, cut c, const block *b, size_t rows
 
 /* ---- The product ----------------------------------------------------------------------------- */
 
-/* P panels from p on, times all rows. */
-static void multiply_rows(const panels *w, size_t p, size_t P, size_t T, const uint16_t *packed,
-                          float *y, size_t ldy, bool add)
+/* Panels that are packed together where there are many rows: their tiles stay in the second cache,
+ * and the inputs come by once for all of them. */
+enum { GROUP = CV_MATMUL_GROUP };
+
+/* Inputs that are packed together: the fewer pieces the more. */
+INLINE size_t fold_of(cut c)
 {
-    const cut c = cut_of(w->W);
-    const size_t columns = smaller(P * SIDE, w->W->rows - p * SIDE);
-    const size_t tiles = steps_of(w->n) * pieces_of_x(c) * PIECE;
-    for (size_t t = 0; t < T; t += 2 * SIDE) {
-        const size_t rows = smaller(2 * SIDE, T - t), R = rows > SIDE ? 2 : 1;
-        const uint16_t *x = packed + t / SIDE * tiles;
-        const block b = {
-            .x = { x, x + (R - 1) * tiles },
-            .w = w,
-            .fill = t == 0,
-            .y = y + t * ldy + p * SIDE,
-            .ldy = ldy,
-            .add = add,
-        };
+    return FOLD_STEPS * PIECES_MAX / pieces_most(c) * DEEP;
+}
+
+/* Panels of a product that are computed together, and inputs [from, from + n) of theirs. */
+typedef struct group {
+    const cv_matrix *W;
+    size_t lo, hi; /* at most GROUP panels */
+    size_t from, n;
+    uint16_t *packed; /* [panels][FOLD_SIZE], filled with the first rows */
+} group;
+
+/* A group times up to two tiles of rows; `at` says where their inputs and sums are. */
+static void multiply_rows(const group *g, size_t rows, const block *at)
+{
+    const cut c = cut_of(g->W);
+    const size_t R = rows > SIDE ? 2 : 1, from = g->W->panel_bytes / g->W->cols * g->from;
+    for (size_t p = g->lo; p < g->hi; p += 2) {
+        const size_t P = smaller(2, g->hi - p), columns = smaller(P * SIDE, g->W->rows - p * SIDE);
+        const unsigned char *stored = g->W->panels + p * g->W->panel_bytes + from;
+        uint16_t *packed = g->packed + (p - g->lo) * FOLD_SIZE;
+        const panels w = { .W = g->W,
+                           .stored = { stored, stored + g->W->panel_bytes },
+                           .packed = { packed, packed + FOLD_SIZE },
+                           .n = g->n };
+        block b = *at;
+        b.x[1] = at->x[R - 1];
+        b.y += p * SIDE;
+        b.w = &w;
         if (rows == R * SIDE && columns == P * SIDE)
             multiply(R, P, c, &b);
         else
@@ -420,26 +448,41 @@ static void multiply_rows(const panels *w, size_t p, size_t P, size_t T, const u
     }
 }
 
+/* A group times all rows of x. */
+static void multiply_group(const group *g, size_t T, const float *x, size_t ldx, uint16_t *packed,
+                           float *y, size_t ldy, bool add)
+{
+    const cut c = cut_of(g->W);
+    const size_t tiles = steps_of(g->n) * pieces_of_x(c) * PIECE;
+    for (size_t t = 0; t < T; t += 2 * SIDE) {
+        const size_t rows = smaller(2 * SIDE, T - t);
+        pack_inputs(c, rows, g->n, x + t * ldx, ldx, packed);
+        const block b = { .x = { packed, packed + tiles },
+                          .fill = t == 0,
+                          .y = y + t * ldy,
+                          .ldy = ldy,
+                          .add = add };
+        multiply_rows(g, rows, &b);
+    }
+}
+
 void cv_amx_matmul(const cv_matrix *W, size_t lo, size_t hi, size_t T, const float *x, size_t ldx,
                    float *y, size_t ldy, bool add, float *scratch)
 {
-    uint16_t *weights = (uint16_t *)(void *)scratch, *packed = weights + 2 * FOLD_SIZE;
+    uint16_t *weights = (uint16_t *)(void *)scratch, *packed = weights + GROUP * FOLD_SIZE;
+    const size_t fold = fold_of(cut_of(W)), many = T > 2 * SIDE ? GROUP : 2;
 
     _tile_loadconfig(&FULL_TILES);
-    for (size_t j = 0; j < W->cols; j += CV_FOLD) {
-        const size_t n = smaller(CV_FOLD, W->cols - j);
-        pack_inputs(cut_of(W), T, n, x + j, ldx, packed);
-        for (size_t p = lo; p < hi; p += 2) {
-            const size_t P = smaller(2, hi - p);
-            const unsigned char *panel =
-                W->panels + p * W->panel_bytes + W->panel_bytes / W->cols * j;
-            const panels w = { .W = W,
-                               .stored = { panel, panel + W->panel_bytes },
-                               .packed = { weights, weights + FOLD_SIZE },
-                               .n = n };
-            multiply_rows(&w, p, P, T, packed, y, ldy, add || j > 0);
+    for (size_t j = 0; j < W->cols; j += fold)
+        for (size_t p = lo; p < hi; p += many) {
+            const group g = { .W = W,
+                              .lo = p,
+                              .hi = smaller(p + many, hi),
+                              .from = j,
+                              .n = smaller(fold, W->cols - j),
+                              .packed = weights };
+            multiply_group(&g, T, x + j, ldx, packed, y, ldy, add || j > 0);
         }
-    }
     _tile_release();
 }
 
@@ -447,11 +490,11 @@ void cv_amx_matmul(const cv_matrix *W, size_t lo, size_t hi, size_t T, const flo
 
 /* Here the sum runs over tokens: a is cut as inputs are, from columns, and b as weights are. */
 enum {
-    TOKENS = 512, /* of a block */
-    TOKEN_STEPS = TOKENS / DEEP,
-    COLUMNS = 1024,              /* of b that are packed together, times their pieces */
-    PACKED_B = COLUMNS * TOKENS, /* bf16 numbers */
-    PACKED_A = 2 * SIDE * TOKENS * PIECES_MAX
+    TOKENS = 512,             /* of a block */
+    ROWS = 384,               /* of W, columns of a, that are packed together, times their pieces */
+    COLUMNS = 960,            /* and of b */
+    PACKED_A = ROWS * TOKENS, /* bf16 numbers */
+    PACKED_B = COLUMNS * TOKENS
 };
 
 _Static_assert((PACKED_A + PACKED_B) * sizeof(uint16_t) <= CV_OUTER_SCRATCH * sizeof(float),
@@ -513,15 +556,19 @@ INLINE void transpose(uint16_t *tile)
     }
 }
 
-/* 16 columns, of which n are there, of T tokens as tiles [steps][piece][16][32 tokens]. */
+/* n columns of T <= TOKENS tokens as tiles [n / 16][steps][piece][16][32 tokens]. */
 INLINE void pack_a(size_t pieces, size_t T, size_t n, const float *a, size_t ld, uint16_t *to)
 {
+    const size_t panel = steps_of(T) * pieces * PIECE;
     for (size_t t = 0; t < T; t += DEEP, to += pieces * PIECE) {
         for (size_t m = 0; m < SIDE; m++)
-            split_tokens(pieces, row_part(a, ld, t + 2 * m, T, n),
-                         row_part(a, ld, t + 2 * m + 1, T, n), to + m * DEEP);
-        for (size_t p = 0; p < pieces; p++)
-            transpose(to + p * PIECE);
+            for (size_t i = 0; i < n; i += SIDE)
+                split_tokens(pieces, row_part(a + i, ld, t + 2 * m, T, n - i),
+                             row_part(a + i, ld, t + 2 * m + 1, T, n - i),
+                             to + i / SIDE * panel + m * DEEP);
+        for (size_t i = 0; i < n; i += SIDE)
+            for (size_t p = 0; p < pieces; p++)
+                transpose(to + i / SIDE * panel + p * PIECE);
     }
 }
 
@@ -544,33 +591,37 @@ static void outer_rows(cut c, size_t T, size_t rows, size_t m, const uint16_t *a
     }
 }
 
+/* Blocks of rows and columns of W, from T tokens. */
+INLINE void outer_tokens(cut c, size_t T, size_t n, size_t m, const float *a, size_t lda,
+                         const float *b, size_t ldb, float *W, size_t ldw, uint16_t *packed)
+{
+    const size_t pieces = pieces_of_w(c), size = steps_of(T) * pieces * PIECE;
+    const size_t most_rows = ROWS / pieces, most_columns = COLUMNS / pieces;
+    uint16_t *packed_a = packed, *packed_b = packed + PACKED_A;
+    for (size_t i = 0; i < m; i += most_columns) {
+        const size_t columns = smaller(most_columns, m - i);
+        pack_b(pieces, T, columns, b + i, ldb, packed_b);
+        for (size_t o = 0; o < n; o += most_rows) {
+            const size_t rows = smaller(most_rows, n - o);
+            pack_a(pieces, T, rows, a + o, lda, packed_a);
+            for (size_t r = 0; r < rows; r += 2 * SIDE)
+                outer_rows(c, T, smaller(2 * SIDE, rows - r), columns, packed_a + r / SIDE * size,
+                           packed_b, W + (o + r) * ldw + i, ldw);
+        }
+    }
+}
+
 void cv_amx_outer(size_t T, size_t n, size_t m, const float *a, size_t lda, const float *b,
                   size_t ldb, float *W, size_t ldw, bool rounded_too, float *scratch)
 {
-    const cut c = rounded_too ? CUT_ROUNDED : CUT_THREE;
-    const size_t pieces = pieces_of_w(c), most = COLUMNS / pieces / (2 * SIDE) * (2 * SIDE);
-    uint16_t *packed_b = (uint16_t *)(void *)scratch, *packed_a = packed_b + PACKED_B;
+    uint16_t *packed = (uint16_t *)(void *)scratch;
     _tile_loadconfig(&FULL_TILES);
-    for (size_t t = 0; t < T; t += TOKENS) {
-        const size_t tokens = smaller(TOKENS, T - t), size = steps_of(tokens) * pieces * PIECE;
-        for (size_t i = 0; i < m; i += most) {
-            const size_t columns = smaller(most, m - i);
-            if (pieces == 1)
-                pack_b(1, tokens, columns, b + t * ldb + i, ldb, packed_b);
-            else
-                pack_b(PIECES_MAX, tokens, columns, b + t * ldb + i, ldb, packed_b);
-            for (size_t o = 0; o < n; o += 2 * SIDE) {
-                const size_t rows = smaller(2 * SIDE, n - o);
-                for (size_t r = 0; r < rows; r += SIDE)
-                    if (pieces == 1)
-                        pack_a(1, tokens, rows - r, a + t * lda + o + r, lda,
-                               packed_a + r / SIDE * size);
-                    else
-                        pack_a(PIECES_MAX, tokens, rows - r, a + t * lda + o + r, lda,
-                               packed_a + r / SIDE * size);
-                outer_rows(c, tokens, rows, columns, packed_a, packed_b, W + o * ldw + i, ldw);
-            }
-        }
+    for (size_t t = 0; t < T; t += TOKENS, a += TOKENS * lda, b += TOKENS * ldb) {
+        const size_t tokens = smaller(TOKENS, T - t);
+        if (rounded_too)
+            outer_tokens(CUT_ROUNDED, tokens, n, m, a, lda, b, ldb, W, ldw, packed);
+        else
+            outer_tokens(CUT_THREE, tokens, n, m, a, lda, b, ldb, W, ldw, packed);
     }
     _tile_release();
 }
