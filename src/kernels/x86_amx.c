@@ -152,13 +152,24 @@ INLINE __mmask16 lanes(size_t n)
     return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
 }
 
+/* 32 numbers of a row some rows further on, wherever memory ends. */
+INLINE void fetch_later(const float *x, size_t ld)
+{
+    enum { ROWS_AHEAD = 4 };
+    const uintptr_t there = (uintptr_t)x + ROWS_AHEAD * ld * sizeof *x;
+    _mm_prefetch((const char *)there, _MM_HINT_T0);
+    _mm_prefetch((const char *)(there + DEEP / 2 * sizeof *x), _MM_HINT_T0);
+}
+
 /* One row of n inputs in so many pieces.  `to` is its place in the tiles of the first 32; padded
  * with zeros. */
-INLINE void pack_row(size_t pieces, size_t n, const float *x, uint16_t *to)
+INLINE void pack_row(size_t pieces, size_t n, const float *x, size_t ldx, uint16_t *to)
 {
     size_t j = 0;
-    for (; j + DEEP <= n; j += DEEP, to += pieces * PIECE)
+    for (; j + DEEP <= n; j += DEEP, to += pieces * PIECE) {
+        fetch_later(x + j, ldx);
         split_inputs(pieces, _mm512_loadu_ps(x + j), _mm512_loadu_ps(x + j + 16), to);
+    }
     if (j < n) {
         const size_t rest = n - j;
         const __m512 a = _mm512_maskz_loadu_ps(lanes(rest), x + j);
@@ -181,7 +192,7 @@ INLINE void pack_rows(size_t pieces, size_t T, size_t n, const float *x, size_t 
 {
     const size_t block = steps_of(n) * pieces * PIECE;
     for (size_t t = 0; t < T; t++)
-        pack_row(pieces, n, x + t * ldx, packed + t / SIDE * block + t % SIDE * DEEP);
+        pack_row(pieces, n, x + t * ldx, ldx, packed + t / SIDE * block + t % SIDE * DEEP);
     for (size_t t = T; t % SIDE != 0; t++)
         clear_row(pieces, n, packed + t / SIDE * block + t % SIDE * DEEP);
 }
@@ -520,10 +531,12 @@ INLINE void pack_b(size_t pieces, size_t T, size_t m, const float *b, size_t ld,
 {
     const size_t panel = steps_of(T) * pieces * PIECE;
     for (size_t t = 0; t < steps_of(T) * DEEP; t += 2)
-        for (size_t i = 0; i < m; i += SIDE)
+        for (size_t i = 0; i < m; i += SIDE) {
+            fetch_later(b + t * ld + i, ld);
             split_tokens(pieces, row_part(b + i, ld, t, T, m - i),
                          row_part(b + i, ld, t + 1, T, m - i),
                          to + i / SIDE * panel + t / DEEP * pieces * PIECE + t % DEEP / 2 * DEEP);
+        }
 }
 
 /* The transpose of 16 x 16 numbers of 32 bits, in place. */
