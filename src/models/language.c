@@ -213,9 +213,7 @@ void cv_language_lesson_memory(const cv_model *model, size_t T, bool again, cons
     cv_take_common(&run, model->sizes.C);
     cv_take_memory(&run, T * (model->sizes.C + 1));
     cv_take_shared(&run, CV_LOSS_ROWS * model->sizes.V);
-    cv_learn_measure_back(model, T, out);
-    out->values = run.common.peak;
-    out->kept = again ? model->sizes.L * T * model->sizes.C : 0;
+    cv_learn_measure_back(&run, model, again, out);
 }
 
 /* ---- Memory ---------------------------------------------------------------------------------- */

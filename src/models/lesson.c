@@ -1,9 +1,10 @@
 /* lesson.c - how layers are walked when they are learnt from; see model.h.
  *
- * With a tape each layer takes buffers of its own, so that the way back finds all values there.  Or,
- * with tape->kept, only what went into each layer is kept: all layers but the first share the buffers
- * of one, and each is computed once more before it is walked back.  The first keeps its own, because
- * later layers may read what it computed [v7.vfirst]. */
+ * With a tape each layer takes buffers of its own, so that the way back finds all values there; their
+ * gradients have one place for all layers but the first, which is cleared before a layer is walked
+ * back.  Or, with tape->kept, only what went into each layer is kept: all layers but the first share
+ * the buffers of one, too, and each is computed once more before it is walked back.  The first has its
+ * own, because later layers may read what it computed [v7.vfirst]. */
 #include <string.h>
 
 #include "models/model.h"
@@ -19,11 +20,22 @@ static float *kept_of(const cv_run *run, const cv_model *model, size_t layer)
     return run->tape->kept + layer * run->T * model->sizes.C;
 }
 
+/* This member's part of the gradients that layers share. */
+static void clear_layer(const cv_run *run, const void *record)
+{
+    const cv_tape *tape = run->tape;
+    size_t lo, hi;
+    (void)record;
+    cv_share(run->me, tape->layer, &lo, &hi);
+    memset(tape->gradients + tape->layers + lo, 0, (hi - lo) * sizeof *tape->gradients);
+}
+
 void cv_learn_layers(cv_run *run, const cv_model *model, float *x, void *buffers,
                      cv_layers_mark *mark)
 {
     cv_tape *tape = run->tape;
     const size_t L = model->sizes.L;
+    tape->layers = run->common.used;
     for (size_t l = 0; l < L; l++) {
         if (l == 1) *mark = (cv_layers_mark){ tape->used, tape->last, run->common.used };
         if (l > 0 && tape->kept) {
@@ -33,20 +45,21 @@ void cv_learn_layers(cv_run *run, const cv_model *model, float *x, void *buffers
             tape->last = mark->last;
             run->common.used = mark->floats;
         }
+        if (l > 1 && !tape->kept) cv_record(run, clear_layer, 0); /* when l was walked back */
         if (l > 0) model->arch->take(run, model, buffers);
+        if (l == 1) tape->layer = run->common.used - tape->layers;
         model->arch->layer(run, model, l, x, buffers);
     }
+    tape->behind = run->common.used;
 }
 
 /* Layer l once more, from what went into it. */
 static void compute_again(cv_run *run, const cv_model *model, size_t l, float *x, void *buffers,
                           const cv_layers_mark *mark)
 {
-    size_t lo, hi;
     run->common.used = mark->floats;
     model->arch->take(run, model, buffers);
-    cv_share(run->me, run->common.used - mark->floats, &lo, &hi);
-    memset(run->tape->gradients + mark->floats + lo, 0, (hi - lo) * sizeof(float));
+    clear_layer(run, NULL);
     copy_rows(run, model->sizes.C, kept_of(run, model, l), x);
     for (size_t i = run->me->id; i < run->n_sequences; i += run->me->n) {
         const size_t size = model->arch->state_size(&model->sizes);
@@ -75,13 +88,24 @@ void cv_learn_back(cv_run *run, const cv_model *model, float *x, void *buffers,
 void cv_learn_take(cv_run *run, const cv_model *model, bool again, void *buffers)
 {
     const size_t L = model->sizes.L;
-    for (size_t l = 1; l < (again && L > 2 ? 2 : L); l++)
+    cv_tape *tape = run->tape;
+    tape->layers = run->common.used;
+    for (size_t l = 1; l < (again && L > 2 ? 2 : L); l++) {
         model->arch->take(run, model, buffers);
+        if (l == 1) tape->layer = run->common.used - tape->layers;
+    }
+    tape->behind = run->common.used;
 }
 
-void cv_learn_measure_back(const cv_model *model, size_t T, cv_lesson_memory *m)
+void cv_learn_measure_back(const cv_run *run, const cv_model *model, bool again,
+                           cv_lesson_memory *m)
 {
     const cv_sizes *s = &model->sizes;
+    const cv_tape *tape = run->tape;
+    const size_t T = run->T;
+    m->values = run->common.peak;
+    m->gradients = m->values - (tape->behind - tape->layers) + tape->layer;
+    m->kept = again ? s->L * T * s->C : 0;
     m->own = cv_linear_own_scratch();
     const size_t heads = model->arch->back_scratch ? model->arch->back_scratch(s, T) : 0;
     if (heads > m->own) m->own = heads;

@@ -242,11 +242,11 @@ typedef struct cv_lesson {
 
 void cv_language_learn(cv_run *run, const cv_model *model, const cv_lesson *lesson);
 
-/* What a lesson of T rows takes, in floats: values (as much again for gradients), what is kept of the
- * inputs of layers, scratch of each member; and bytes of records.  again: layers are computed again
- * on the way back. */
+/* What a lesson of T rows takes, in floats: values, their gradients, what is kept of the inputs of
+ * layers, scratch of each member; and bytes of records.  again: layers are computed again on the way
+ * back. */
 typedef struct cv_lesson_memory {
-    size_t values, kept, own, matmul, records;
+    size_t values, gradients, kept, own, matmul, records;
 } cv_lesson_memory;
 
 void cv_language_lesson_memory(const cv_model *model, size_t T, bool again, const cv_member *me,
@@ -267,9 +267,11 @@ void cv_learn_layers(cv_run *run, const cv_model *model, float *x, void *buffers
 void cv_learn_back(cv_run *run, const cv_model *model, float *x, void *buffers,
                    const cv_layers_mark *mark);
 
-/* Takes what the other layers take, to measure it; and what walking back over T rows needs. */
+/* Takes what the other layers take, to measure it; and, when all is taken, what walking back over T
+ * rows needs. */
 void cv_learn_take(cv_run *run, const cv_model *model, bool again, void *buffers);
-void cv_learn_measure_back(const cv_model *model, size_t T, cv_lesson_memory *out);
+void cv_learn_measure_back(const cv_run *run, const cv_model *model, bool again,
+                           cv_lesson_memory *out);
 
 /* Floats of common and own buffers that steps of up to `rows` rows take, and of matmul scratch. */
 void cv_language_buffers(const cv_model *model, size_t rows, const cv_member *me, size_t *common,

@@ -401,7 +401,5 @@ void cv_vision_lesson_memory(const cv_model *model, const cv_grid *grids, size_t
     cv_run_grids(&run, grids, n);
     take(&run, model, &b);
     cv_learn_take(&run, model, again, b.layer);
-    cv_learn_measure_back(model, run.T, out);
-    out->values = run.common.peak;
-    out->kept = again ? model->sizes.L * run.T * model->sizes.C : 0;
+    cv_learn_measure_back(&run, model, again, out);
 }

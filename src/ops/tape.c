@@ -53,10 +53,18 @@ static bool is_within(const float *value, const float *block, size_t n)
     return n > 0 && value >= block && value < block + n;
 }
 
+static size_t gradient_at(const cv_tape *t, size_t value)
+{
+    if (value >= t->behind) return value - t->behind + t->layers + t->layer;
+    if (value < t->layers || t->layer == 0) return value;
+    return t->layers + (value - t->layers) % t->layer;
+}
+
 float *cv_gradient(const cv_run *run, const float *value)
 {
     const cv_tape *t = run->tape;
-    if (is_within(value, t->values, t->n_values)) return t->gradients + (value - t->values);
+    if (is_within(value, t->values, t->n_values))
+        return t->gradients + gradient_at(t, (size_t)(value - t->values));
     if (is_within(value, t->weights, t->n_weights))
         return t->weight_gradients + (value - t->weights);
     return NULL;

@@ -5,7 +5,8 @@
  * (run->tape NULL) nothing is noted and nothing is taken.
  *
  * Gradients lie as their values do: one block for the common buffers of the step, one for the
- * weights, each beside its gradients at the same distances.  A backward function adds to the
+ * weights, each beside its gradients at the same distances; but layers, which are walked back one
+ * after another, have one place for the gradients of them all.  A backward function adds to the
  * gradients of what its op read, from those of what it wrote.  With a tape every buffer is common,
  * and each layer takes its own, so that all values of the step are still there when it goes back.
  * An op that works in place turns the gradient in place too. */
@@ -22,6 +23,8 @@ typedef struct cv_tape {
     const float *values;
     float *gradients;
     size_t n_values;
+    size_t layers, layer, behind; /* where the values of layers begin that share the place of their
+                                     gradients, how many each has, and where what is behind begins */
     const float *weights;
     float *weight_gradients;
     size_t n_weights;

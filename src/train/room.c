@@ -26,7 +26,7 @@ corvid_status cv_room_open(const corvid_allocator *mem, size_t members,
     cv_room_close(mem, room);
     room->memory = *memory;
     room->values = cv_alloc_huge(mem, memory->values * sizeof(float));
-    room->gradients = cv_alloc_huge(mem, memory->values * sizeof(float));
+    room->gradients = cv_alloc_huge(mem, memory->gradients * sizeof(float));
     room->kept = memory->kept ? cv_alloc_huge(mem, memory->kept * sizeof(float)) : NULL;
     room->members = cv_alloc_huge(mem, members * member_floats(room) * sizeof(float));
     room->losses = cv_alloc(mem, rows, sizeof *room->losses);
@@ -38,12 +38,13 @@ corvid_status cv_room_open(const corvid_allocator *mem, size_t members,
     cv_room_close(mem, room);
     return cv_fail(err, CORVID_E_MEMORY,
                    "out of memory: a batch of %zu rows takes %.1f MiB; make the batch smaller",
-                   rows, (double)memory->values * 8.0 / 1048576.0);
+                   rows, (double)(memory->values + memory->gradients) * 4.0 / 1048576.0);
 }
 
 size_t cv_room_floats(const cv_room *room, size_t members)
 {
-    return 2 * room->memory.values + room->memory.kept + members * member_floats(room);
+    return room->memory.values + room->memory.gradients + room->memory.kept +
+           members * member_floats(room);
 }
 
 void cv_room_enter(const cv_room *room, const cv_member *me, const cv_kernels *kernel,
@@ -65,7 +66,7 @@ void cv_room_enter(const cv_room *room, const cv_member *me, const cv_kernels *k
     run->matmul = own + cv_padded(room->memory.own);
     if (!clear) return;
     size_t lo, hi;
-    cv_share(me, room->memory.values, &lo, &hi);
+    cv_share(me, room->memory.gradients, &lo, &hi);
     memset(room->gradients + lo, 0, (hi - lo) * sizeof *room->gradients);
     cv_barrier(me);
 }
