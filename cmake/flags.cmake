@@ -43,7 +43,8 @@ function(corvid_kernel_flags list)
   foreach(source ${sources})
     # Ops and the optimiser are loops over numbers, too, on the way back.
     if(source MATCHES "/src/ops/|/src/train/adamw" AND CMAKE_BUILD_TYPE STREQUAL Release)
-      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS -O3)
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
+                                  "-O3;-fno-math-errno;-fno-trapping-math")
     endif()
     if(NOT source MATCHES "/src/kernels/")
       continue()

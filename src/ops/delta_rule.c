@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/wide.h"
 #include "ops/delta_rule.h"
 
 /* What every op here is called for. */
@@ -32,6 +33,27 @@ static void keys_row(const cv_kernels *kernel, size_t N, const cv_keys7 *p, size
     }
 }
 
+/* The rest of a row, from d = dkk + db a, its share along kk, and 1 / |q|; dk_k and dk_a may be
+ * NULL. */
+CV_WIDE
+static void keys_rest_back(size_t n, const float *restrict k, const float *restrict k_k,
+                           const float *restrict k_a, const float *restrict a,
+                           const float *restrict kk, const float *restrict db,
+                           const float *restrict dkey, const float *restrict d, float along,
+                           float scale, float *restrict dk, float *restrict da,
+                           float *restrict dk_k, float *restrict dk_a)
+{
+    for (size_t j = 0; j < n; j++) {
+        const float dq = (d[j] - kk[j] * along) * scale;
+        dk[j] += dq * k_k[j] + dkey[j] * (1.0f + (a[j] - 1.0f) * k_a[j]);
+        da[j] += db[j] * kk[j] + dkey[j] * k[j] * k_a[j];
+    }
+    for (size_t j = 0; dk_k && j < n; j++)
+        dk_k[j] += (d[j] - kk[j] * along) * scale * k[j];
+    for (size_t j = 0; dk_a && j < n; j++)
+        dk_a[j] += dkey[j] * k[j] * (a[j] - 1.0f);
+}
+
 /* q = k k_k of length |q|, kk = q / |q|:  dq = (dkk - kk (kk . dkk)) / |q|, where dkk has what b
  * hands on.  own: 2 N floats. */
 static void keys_row_back(const cv_run *run, size_t N, const cv_keys7 *p, size_t c, size_t at)
@@ -50,13 +72,8 @@ static void keys_row_back(const cv_run *run, size_t N, const cv_keys7 *p, size_t
     for (size_t j = 0; j < N; j++)
         d[j] = dkk[j] + db[j] * a[j];
     const float along = length < SHORTEST ? 0.0f : run->kernel->dot(N, d, kk);
-    for (size_t j = 0; j < N; j++) {
-        const float dq = (d[j] - kk[j] * along) * scale;
-        dk[j] += dq * k_k[j] + dkey[j] * (1.0f + (a[j] - 1.0f) * k_a[j]);
-        da[j] += db[j] * kk[j] + dkey[j] * k[j] * k_a[j];
-        if (dk_k) dk_k[c + j] += dq * k[j];
-        if (dk_a) dk_a[c + j] += dkey[j] * k[j] * (a[j] - 1.0f);
-    }
+    keys_rest_back(N, k, k_k, k_a, a, kk, db, dkey, d, along, scale, dk, da, dk_k ? dk_k + c : NULL,
+                   dk_a ? dk_a + c : NULL);
 }
 
 static void keys_back(const cv_run *run, const void *record)
@@ -109,23 +126,39 @@ static void bonus_row(const cv_kernels *kernel, size_t N, const cv_bonus7 *p, si
         out[i] = (n[i] + weight * v[i]) * g[i];
 }
 
+/* The rest of a row, from the weight and its gradient; dr_k may be NULL. */
+CV_WIDE
+static void bonus_rest_back(size_t n, const cv_bonus7 *at, const float *restrict r_k, float weight,
+                            float dweight, const float *restrict d, float *restrict dr,
+                            float *restrict dk, float *restrict dv, float *restrict dg,
+                            float *restrict dn, float *restrict dr_k)
+{
+    const float *restrict r = at->r, *restrict k = at->k, *restrict v = at->v;
+    const float *restrict g = at->g, *restrict y = at->n;
+    for (size_t i = 0; i < n; i++) {
+        dn[i] += d[i] * g[i];
+        dg[i] += d[i] * (y[i] + weight * v[i]);
+        dv[i] += d[i] * g[i] * weight;
+    }
+    for (size_t i = 0; i < n; i++) {
+        dr[i] += dweight * k[i] * r_k[i];
+        dk[i] += dweight * r[i] * r_k[i];
+    }
+    for (size_t i = 0; dr_k && i < n; i++)
+        dr_k[i] += dweight * r[i] * k[i];
+}
+
 static void bonus_row_back(const cv_run *run, size_t N, const cv_bonus7 *p, size_t c, size_t at)
 {
     const float *r = p->r + at, *k = p->k + at, *r_k = p->r_k + c, *v = p->v + at, *g = p->g + at;
-    const float *n = p->n + at, *d = cv_gradient(run, p->out) + at;
+    const float *d = cv_gradient(run, p->out) + at;
     float *dr = cv_gradient(run, p->r) + at, *dk = cv_gradient(run, p->k) + at;
     float *dv = cv_gradient(run, p->v) + at, *dg = cv_gradient(run, p->g) + at;
     float *dn = cv_gradient(run, p->n) + at, *dr_k = cv_gradient(run, p->r_k);
 
     const float weight = dot3(run->kernel, N, r, k, r_k), dweight = dot3(run->kernel, N, d, g, v);
-    for (size_t i = 0; i < N; i++) {
-        dn[i] += d[i] * g[i];
-        dg[i] += d[i] * (n[i] + weight * v[i]);
-        dv[i] += d[i] * g[i] * weight;
-        dr[i] += dweight * k[i] * r_k[i];
-        dk[i] += dweight * r[i] * r_k[i];
-        if (dr_k) dr_k[c + i] += dweight * r[i] * k[i];
-    }
+    const cv_bonus7 row = { .r = r, .k = k, .v = v, .g = g, .n = p->n + at };
+    bonus_rest_back(N, &row, r_k, weight, dweight, d, dr, dk, dv, dg, dn, dr_k ? dr_k + c : NULL);
 }
 
 static void bonus_back(const cv_run *run, const void *record)

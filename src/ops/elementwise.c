@@ -1,4 +1,5 @@
 /* elementwise.c - number by number, and back; see elementwise.h. */
+#include "base/wide.h"
 #include "ops/elementwise.h"
 
 /* ---- Biased curves --------------------------------------------------------------------------- */
@@ -14,15 +15,31 @@ typedef struct biased_record {
 
 /* Turns dy into the gradient of bias + y, for one row.  The decays remember the exponential or
  * sigmoid inside: near 1 they themselves have lost its digits. */
-static void curve_back(cv_curve f, size_t n, const float *y, const float *inner, float *dy)
+CV_WIDE
+static void curve_back(cv_curve f, size_t n, const float *restrict y, const float *restrict inner,
+                       float *restrict dy)
 {
-    for (size_t c = 0; c < n; c++) {
-        switch (f) {
-        case CV_CURVE_SIGMOID: dy[c] *= y[c] * (1.0f - y[c]); break;
-        case CV_CURVE_DECAY6: dy[c] *= -y[c] * inner[c]; break;
-        case CV_CURVE_DECAY7: dy[c] *= -DECAY7_RATE * y[c] * inner[c] * (1.0f - inner[c]); break;
-        }
+    switch (f) {
+    case CV_CURVE_SIGMOID:
+        for (size_t c = 0; c < n; c++)
+            dy[c] *= y[c] * (1.0f - y[c]);
+        break;
+    case CV_CURVE_DECAY6:
+        for (size_t c = 0; c < n; c++)
+            dy[c] *= -y[c] * inner[c];
+        break;
+    case CV_CURVE_DECAY7:
+        for (size_t c = 0; c < n; c++)
+            dy[c] *= -DECAY7_RATE * y[c] * inner[c] * (1.0f - inner[c]);
+        break;
     }
+}
+
+CV_WIDE
+static void add_row(size_t n, const float *restrict row, float *restrict sum)
+{
+    for (size_t c = 0; c < n; c++)
+        sum[c] += row[c];
 }
 
 static void biased_back(const cv_run *run, const void *record)
@@ -33,8 +50,7 @@ static void biased_back(const cv_run *run, const void *record)
     for (size_t t = 0; t < run->T; t++) {
         const size_t at = t * r->A + r->begin, n = r->end - r->begin;
         curve_back(r->f, n, r->y + at, inner + at, dy + at);
-        for (size_t c = 0; db && c < n; c++)
-            db[r->begin + c] += dy[at + c];
+        if (db) add_row(n, dy + at, db + r->begin);
     }
 }
 
@@ -67,8 +83,7 @@ void cv_biased(const cv_run *run, cv_curve f, size_t begin, size_t end, size_t A
     float *inner = r ? cv_memory_of(run, y, A) : NULL;
     for (size_t t = 0; t < run->T; t++) {
         float *row = y + t * A;
-        for (size_t c = begin; c < end; c++)
-            row[c] += bias[c];
+        add_row(end - begin, bias + begin, row + begin);
         if (r) remember(run->kernel, f, end - begin, row + begin, inner + t * A + begin);
         curve(run->kernel, f, end - begin, row + begin);
     }
@@ -81,6 +96,21 @@ typedef struct mix_record {
     const float *z, *d, *mu, *m, *x;
 } mix_record;
 
+/* dmu may be NULL. */
+CV_WIDE
+static void mix_row_back(size_t n, const float *restrict dx, const float *restrict d,
+                         const float *restrict mu, const float *restrict m, float *restrict dz,
+                         float *restrict dd, float *restrict dm, float *restrict dmu)
+{
+    for (size_t c = 0; c < n; c++) {
+        dz[c] += dx[c];
+        dd[c] += dx[c] * (mu[c] + m[c]);
+        dm[c] += dx[c] * d[c];
+    }
+    for (size_t c = 0; dmu && c < n; c++)
+        dmu[c] += dx[c] * d[c];
+}
+
 /* By columns, because of the sum over rows. */
 static void mix_back(const cv_run *run, const void *record)
 {
@@ -90,15 +120,11 @@ static void mix_back(const cv_run *run, const void *record)
     float *dm = cv_gradient(run, r->m), *dmu = cv_gradient(run, r->mu);
     size_t lo, hi;
     cv_own_columns(run, r->n, &lo, &hi);
-    for (size_t t = 0; t < run->T; t++)
-        for (size_t c = lo; c < hi; c++) {
-            const size_t at = t * r->n + c;
-            const float both = dx[at] * r->d[at];
-            dz[at] += dx[at];
-            dd[at] += dx[at] * (r->mu[c] + r->m[at]);
-            dm[at] += both;
-            if (dmu) dmu[c] += both;
-        }
+    for (size_t t = 0; t < run->T; t++) {
+        const size_t at = t * r->n + lo;
+        mix_row_back(hi - lo, dx + at, r->d + at, r->mu + lo, r->m + at, dz + at, dd + at, dm + at,
+                     dmu ? dmu + lo : NULL);
+    }
 }
 
 void cv_mix_by_token(const cv_run *run, size_t n, const float *z, const float *d, const float *mu,
@@ -120,6 +146,18 @@ typedef struct blend_record {
     const float *v, *first, *share, *out;
 } blend_record;
 
+CV_WIDE
+static void blend_row_back(size_t n, const float *restrict d, const float *restrict v,
+                           const float *restrict first, const float *restrict share,
+                           float *restrict dv, float *restrict dfirst, float *restrict dshare)
+{
+    for (size_t c = 0; c < n; c++) {
+        dv[c] += d[c] * (1.0f - share[c]);
+        dfirst[c] += d[c] * share[c];
+        dshare[c] += d[c] * (first[c] - v[c]);
+    }
+}
+
 /* The gradient of `first` gathers over all layers that blend it in. */
 static void blend_back(const cv_run *run, const void *record)
 {
@@ -127,12 +165,11 @@ static void blend_back(const cv_run *run, const void *record)
     const float *d = cv_gradient(run, r->out);
     float *dv = cv_gradient(run, r->v), *dfirst = cv_gradient(run, r->first);
     float *dshare = cv_gradient(run, r->share);
-    for (size_t t = 0; t < run->T; t++)
-        for (size_t c = t * r->A + r->begin; c < t * r->A + r->end; c++) {
-            dv[c] += d[c] * (1.0f - r->share[c]);
-            dfirst[c] += d[c] * r->share[c];
-            dshare[c] += d[c] * (r->first[c] - r->v[c]);
-        }
+    for (size_t t = 0; t < run->T; t++) {
+        const size_t at = t * r->A + r->begin;
+        blend_row_back(r->end - r->begin, d + at, r->v + at, r->first + at, r->share + at, dv + at,
+                       dfirst + at, dshare + at);
+    }
 }
 
 void cv_blend(const cv_run *run, size_t begin, size_t end, size_t A, const float *v,

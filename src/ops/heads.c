@@ -317,36 +317,6 @@ typedef struct group_record {
     float *n;
 } group_record;
 
-/* One head of one row: xh = (y - mean) / s; returns 1 / s. */
-static float normalise(size_t N, const float *y, float eps, float *xh)
-{
-    float mean = 0.0f, var = 0.0f;
-    for (size_t i = 0; i < N; i++)
-        mean += y[i];
-    mean /= (float)N;
-    for (size_t i = 0; i < N; i++)
-        var += (y[i] - mean) * (y[i] - mean);
-    const float scale = 1.0f / sqrtf(var / (float)N + eps);
-    for (size_t i = 0; i < N; i++)
-        xh[i] = (y[i] - mean) * scale;
-    return scale;
-}
-
-/* h = dn w;  dy = (h - mean(h) - xh mean(h xh)) / s. */
-static void group_row_back(size_t N, const float *xh, float scale, const float *w, const float *dn,
-                           float *dy)
-{
-    float mean = 0.0f, along = 0.0f;
-    for (size_t i = 0; i < N; i++) {
-        mean += dn[i] * w[i];
-        along += dn[i] * w[i] * xh[i];
-    }
-    mean /= (float)N;
-    along /= (float)N;
-    for (size_t i = 0; i < N; i++)
-        dy[i] += scale * (dn[i] * w[i] - mean - xh[i] * along);
-}
-
 static void group_back(const cv_run *run, const void *record)
 {
     const group_record *r = record;
@@ -355,17 +325,14 @@ static void group_back(const cv_run *run, const void *record)
     const float *dn = cv_gradient(run, r->n);
     float *dy = cv_gradient(run, r->y);
     float *dw = cv_gradient(run, r->norm.w), *db = cv_gradient(run, r->norm.b);
-    for (size_t t = 0; t < run->T; t++) {
-        const size_t row = t * A;
-        for (size_t c = r->lo * N; dw && c < r->hi * N; c++)
-            dw[c] += dn[row + c] * xh[row + c];
-        for (size_t c = r->lo * N; db && c < r->hi * N; c++)
-            db[c] += dn[row + c];
+    const size_t lo = r->lo * N, hi = r->hi * N;
+    if (dw && db) cv_norm_sums(run->T, hi - lo, A, dn + lo, xh + lo, dw + lo, db + lo);
+    for (size_t t = 0; t < run->T; t++)
         for (size_t h = r->lo; h < r->hi; h++) {
-            const size_t at = row + h * N;
-            group_row_back(N, xh + at, scale[t * (A / N) + h], r->norm.w + h * N, dn + at, dy + at);
+            const size_t at = t * A + h * N;
+            cv_norm_row_back(N, xh + at, scale[t * (A / N) + h], r->norm.w + h * N, dn + at, 1.0f,
+                             dy + at);
         }
-    }
 }
 
 void cv_group_norm(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, cv_norm norm,
@@ -377,7 +344,7 @@ void cv_group_norm(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, 
     for (size_t t = 0; t < run->T; t++)
         for (size_t h = lo; h < hi; h++) {
             const size_t c = h * N, at = t * A + c;
-            if (r) xh[run->T * A + t * (A / N) + h] = normalise(N, y + at, eps, xh + at);
+            if (r) xh[run->T * A + t * (A / N) + h] = cv_norm_row(N, y + at, eps, xh + at);
             run->kernel->layer_norm(N, y + at, norm.w + c, norm.b + c, eps, n + at);
         }
 }

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/wide.h"
 #include "ops/linear.h"
 #include "tensor/dtype.h"
 
@@ -85,27 +86,52 @@ void cv_linear_part(const cv_run *run, const cv_matrix *W, size_t lo, size_t hi,
 
 /* f'(z) dy for the activations, from what they gave (SILU, GELU: from z), for n numbers in
  * place. */
-static void turn_back(const cv_kernels *kernel, cv_act act, size_t n, const float *y,
-                      const float *z, float *dy)
+CV_WIDE
+static void turn_back(cv_act act, size_t n, const float *restrict y, const float *restrict z,
+                      float *restrict dy)
 {
-    if (act == CV_ACT_GELU) {
-        kernel->gelu_back(n, z, dy);
-        return;
-    }
-    for (size_t i = 0; i < n; i++) {
-        float s;
-        switch (act) {
-        case CV_ACT_NONE:
-        case CV_ACT_GELU: return;
-        case CV_ACT_TANH: dy[i] *= 1.0f - y[i] * y[i]; break;
-        case CV_ACT_SIGMOID: dy[i] *= y[i] * (1.0f - y[i]); break;
-        case CV_ACT_RELU2: dy[i] *= 2.0f * sqrtf(y[i]); break;
-        case CV_ACT_SILU:
-            s = 1.0f / (1.0f + expf(-z[i]));
+    switch (act) {
+    case CV_ACT_NONE:
+    case CV_ACT_GELU: break;
+    case CV_ACT_TANH:
+        for (size_t i = 0; i < n; i++)
+            dy[i] *= 1.0f - y[i] * y[i];
+        break;
+    case CV_ACT_SIGMOID:
+        for (size_t i = 0; i < n; i++)
+            dy[i] *= y[i] * (1.0f - y[i]);
+        break;
+    case CV_ACT_RELU2:
+        for (size_t i = 0; i < n; i++)
+            dy[i] *= 2.0f * sqrtf(y[i]);
+        break;
+    case CV_ACT_SILU:
+        for (size_t i = 0; i < n; i++) {
+            const float s = 1.0f / (1.0f + expf(-z[i]));
             dy[i] *= s * (1.0f + z[i] * (1.0f - s));
-            break;
         }
+        break;
     }
+}
+
+/* y gate was added to the sum:  dgate += dsum y,  dy = dsum gate. */
+CV_WIDE
+static void gate_back(size_t n, const float *restrict dsum, const float *restrict y,
+                      const float *restrict gate, float *restrict dgate, float *restrict dy)
+{
+    for (size_t i = 0; i < n; i++) {
+        dgate[i] += dsum[i] * y[i];
+        dy[i] = dsum[i] * gate[i];
+    }
+}
+
+/* sum += all rows. */
+CV_WIDE
+static void add_rows(size_t T, size_t n, const float *restrict rows, size_t ld, float *restrict sum)
+{
+    for (size_t t = 0; t < T; t++)
+        for (size_t i = 0; i < n; i++)
+            sum[i] += rows[t * ld + i];
 }
 
 /* The gradient of W x for this member's rows, where that of y stands; with `add` it is that of y
@@ -118,14 +144,13 @@ static const float *product_gradient(const cv_run *run, const cv_linear *job)
     const float *y = job->y + at;
     if (job->sum) {
         const float *dsum = cv_gradient(run, job->sum) + at, *gate = job->gate + at;
-        float *dgate = cv_gradient(run, job->gate) + at;
-        for (size_t i = 0; i < count; i++) {
-            dgate[i] += dsum[i] * y[i];
-            dy[at + i] = dsum[i] * gate[i];
-        }
+        gate_back(count, dsum, y, gate, cv_gradient(run, job->gate) + at, dy + at);
     }
     const float *z = keeps_input(job->act) ? cv_memory_of(run, job->y, n) + at : y;
-    turn_back(run->kernel, job->act, count, y, z, dy + at);
+    if (job->act == CV_ACT_GELU)
+        run->kernel->gelu_back(count, z, dy + at);
+    else
+        turn_back(job->act, count, y, z, dy + at);
     return dy;
 }
 
@@ -140,9 +165,7 @@ void cv_product_back(const cv_run *run, const cv_matrix *W, const float *x, size
                             dx + run->lo * ldx, ldx, true, run->matmul);
     cv_own_columns(run, W->rows, &lo, &hi);
     if (lo >= hi) return;
-    for (size_t t = 0; db && t < run->T; t++)
-        for (size_t o = lo; o < hi; o++)
-            db[o] += dy[t * W->rows + o];
+    if (db) add_rows(run->T, hi - lo, dy + lo, W->rows, db + lo);
     run->kernel->outer(run->T, hi - lo, W->cols, dy + lo, W->rows, x, ldx,
                        W->trained->gradient + lo * W->cols, W->cols, W->rounded, run->tape->own);
 }

@@ -1,6 +1,7 @@
 /* q_shift.c - token shift on a grid, and back; see q_shift.h. */
 #include <string.h>
 
+#include "base/wide.h"
 #include "ops/q_shift.h"
 
 cv_q_shift cv_q_shift_whole(size_t C, double share, size_t distance)
@@ -82,7 +83,8 @@ typedef struct shift_record {
     float *out;
 } shift_record;
 
-static void add(size_t n, const float *d, float *dz)
+CV_WIDE
+static void add(size_t n, const float *restrict d, float *restrict dz)
 {
     for (size_t i = 0; i < n; i++)
         dz[i] += d[i];
@@ -149,12 +151,22 @@ typedef struct mix_record {
 } mix_record;
 
 /* Row t:  dz = g (1 - mu);  dshifted = g mu. */
-static void mix_row_back(size_t C, const float *g, const float *mu, float *dz, float *dshifted)
+CV_WIDE
+static void mix_row_back(size_t C, const float *restrict g, const float *restrict mu,
+                         float *restrict dz, float *restrict dshifted)
 {
     for (size_t c = 0; c < C; c++) {
         dz[c] += g[c] * (1.0f - mu[c]);
         dshifted[c] += g[c] * mu[c];
     }
+}
+
+CV_WIDE
+static void mix_mu_back(size_t n, const float *restrict g, const float *restrict shifted,
+                        const float *restrict z, float *restrict dmu)
+{
+    for (size_t c = 0; c < n; c++)
+        dmu[c] += g[c] * (shifted[c] - z[c]);
 }
 
 /* And dmu = sum g (shifted - z), for this member's channels. */
@@ -172,9 +184,8 @@ static void mix_back(const cv_run *run, const void *record)
             add(C, g + t * C, dz + t * C);
     size_t lo, hi;
     cv_own_columns(run, C, &lo, &hi);
-    for (size_t t = 0; dmu && t < run->T; t++)
-        for (size_t c = lo; c < hi; c++)
-            dmu[c] += g[t * C + c] * (r->shifted[t * C + c] - r->z[t * C + c]);
+    for (size_t at = lo; dmu && at < run->T * C; at += C)
+        mix_mu_back(hi - lo, g + at, r->shifted + at, r->z + at, dmu + lo);
 }
 
 void cv_q_mix(const cv_tile *tile, size_t C, const float *z, const float *shifted,
@@ -204,15 +215,23 @@ typedef struct delta_record {
     float *delta;
 } delta_record;
 
+CV_WIDE
+static void delta_row_back(size_t n, const float *restrict g, float *restrict dz,
+                           float *restrict dshifted)
+{
+    for (size_t i = 0; i < n; i++) {
+        dz[i] -= g[i];
+        dshifted[i] += g[i];
+    }
+}
+
 static void delta_back(const cv_run *run, const void *record)
 {
     const delta_record *r = record;
     const float *g = cv_gradient(run, r->delta);
     float *dz = cv_gradient(run, r->z), *dshifted = cv_gradient(run, r->shifted);
-    for (size_t i = run->lo * r->C; i < run->hi * r->C; i++) {
-        dz[i] -= g[i];
-        dshifted[i] += g[i];
-    }
+    const size_t at = run->lo * r->C;
+    delta_row_back((run->hi - run->lo) * r->C, g + at, dz + at, dshifted + at);
 }
 
 void cv_q_delta(const cv_tile *tile, size_t C, const float *z, const float *shifted, float *delta)

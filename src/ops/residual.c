@@ -1,12 +1,19 @@
 /* residual.c - sums and copies of rows, and back; see residual.h. */
 #include <string.h>
 
+#include "base/wide.h"
 #include "ops/residual.h"
+
+CV_WIDE
+static void add_numbers(size_t n, const float *restrict from, float *restrict to)
+{
+    for (size_t i = 0; i < n; i++)
+        to[i] += from[i];
+}
 
 static void add(const cv_run *run, size_t C, const float *from, float *to)
 {
-    for (size_t i = run->lo * C; i < run->hi * C; i++)
-        to[i] += from[i];
+    add_numbers((run->hi - run->lo) * C, from + run->lo * C, to + run->lo * C);
 }
 
 /* ---- Scaled ---------------------------------------------------------------------------------- */
@@ -41,6 +48,15 @@ static void add_scaled(const cv_run *run, size_t C, const float *gamma, float sh
         to[c] += share * from[c];
 }
 
+/* dgamma += share dx y of a row. */
+CV_WIDE
+static void gamma_back(size_t n, float share, const float *restrict dx, const float *restrict y,
+                       float *restrict dgamma)
+{
+    for (size_t c = 0; c < n; c++)
+        dgamma[c] += share * dx[c] * y[c];
+}
+
 /* dy = keep gamma dx, in which x and y have changed places;  dgamma = sum keep dx y for this
  * member's channels. */
 static void scale_back(const cv_run *run, const void *record)
@@ -56,8 +72,8 @@ static void scale_back(const cv_run *run, const void *record)
     cv_own_columns(run, C, &lo, &hi);
     for (size_t t = 0; dgamma && t < run->T; t++) {
         const float share = share_of(run, r->keep, t, &picture);
-        for (size_t c = lo; share != 0.0f && c < hi; c++)
-            dgamma[c] += share * dx[t * C + c] * r->y[t * C + c];
+        const size_t at = t * C + lo;
+        if (share != 0.0f) gamma_back(hi - lo, share, dx + at, r->y + at, dgamma + lo);
     }
 }
 

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/wide.h"
 #include "ops/rowwise.h"
 
 /* ---- Norm ------------------------------------------------------------------------------------ */
@@ -13,36 +14,57 @@ typedef struct norm_record {
     float *y;
 } norm_record;
 
-/* Remembers (x - mean) / s of each row, and 1 / s behind all of them. */
-static void remember(const cv_run *run, size_t n, const float *x, float *memory)
+CV_WIDE
+float cv_norm_row(size_t n, const float *restrict x, float eps, float *restrict xh)
 {
-    float *scale = memory + run->T * n;
-    for (size_t t = run->lo; t < run->hi; t++) {
-        float mean = 0.0f, var = 0.0f;
-        for (size_t c = 0; c < n; c++)
-            mean += x[t * n + c];
-        mean /= (float)n;
-        for (size_t c = 0; c < n; c++)
-            var += (x[t * n + c] - mean) * (x[t * n + c] - mean);
-        scale[t] = 1.0f / sqrtf(var / (float)n + CV_LN_EPS);
-        for (size_t c = 0; c < n; c++)
-            memory[t * n + c] = (x[t * n + c] - mean) * scale[t];
-    }
+    float sums[CV_LANES] = { 0.0f }, squares[CV_LANES] = { 0.0f };
+    const size_t whole = n / CV_LANES * CV_LANES;
+    for (size_t c = 0; c < whole; c += CV_LANES)
+        for (size_t i = 0; i < CV_LANES; i++)
+            sums[i] += x[c + i];
+    for (size_t c = whole; c < n; c++)
+        sums[c - whole] += x[c];
+    const float mean = cv_lanes_sum(sums) / (float)n;
+    for (size_t c = 0; c < whole; c += CV_LANES)
+        for (size_t i = 0; i < CV_LANES; i++)
+            squares[i] += (x[c + i] - mean) * (x[c + i] - mean);
+    for (size_t c = whole; c < n; c++)
+        squares[c - whole] += (x[c] - mean) * (x[c] - mean);
+    const float scale = 1.0f / sqrtf(cv_lanes_sum(squares) / (float)n + eps);
+    for (size_t c = 0; c < n; c++)
+        xh[c] = (x[c] - mean) * scale;
+    return scale;
 }
 
-/* One row: h = dy w;  dx = s (h - mean(h) - xh mean(h xh)). */
-static void norm_row_back(size_t n, const float *xh, float s, const float *w, const float *dy,
-                          bool in_place, float *dx)
+CV_WIDE
+void cv_norm_row_back(size_t n, const float *xh, float scale, const float *w, const float *dy,
+                      float keep, float *dx)
 {
-    float mean = 0.0f, along = 0.0f;
-    for (size_t c = 0; c < n; c++) {
-        mean += dy[c] * w[c];
-        along += dy[c] * w[c] * xh[c];
+    float sums[CV_LANES] = { 0.0f }, along[CV_LANES] = { 0.0f };
+    const size_t whole = n / CV_LANES * CV_LANES;
+    for (size_t c = 0; c < whole; c += CV_LANES)
+        for (size_t i = 0; i < CV_LANES; i++) {
+            sums[i] += dy[c + i] * w[c + i];
+            along[i] += dy[c + i] * w[c + i] * xh[c + i];
+        }
+    for (size_t c = whole; c < n; c++) {
+        sums[c - whole] += dy[c] * w[c];
+        along[c - whole] += dy[c] * w[c] * xh[c];
     }
-    mean /= (float)n;
-    along /= (float)n;
+    const float mean = cv_lanes_sum(sums) / (float)n, slope = cv_lanes_sum(along) / (float)n;
     for (size_t c = 0; c < n; c++)
-        dx[c] = (in_place ? 0.0f : dx[c]) + s * (dy[c] * w[c] - mean - xh[c] * along);
+        dx[c] = keep * dx[c] + scale * (dy[c] * w[c] - mean - xh[c] * slope);
+}
+
+CV_WIDE
+void cv_norm_sums(size_t T, size_t n, size_t ld, const float *restrict dy, const float *restrict xh,
+                  float *restrict dw, float *restrict db)
+{
+    for (size_t t = 0; t < T; t++)
+        for (size_t c = 0; c < n; c++) {
+            dw[c] += dy[t * ld + c] * xh[t * ld + c];
+            db[c] += dy[t * ld + c];
+        }
 }
 
 static void norm_back(const cv_run *run, const void *record)
@@ -55,14 +77,11 @@ static void norm_back(const cv_run *run, const void *record)
     float *db = cv_gradient(run, r->norm.b);
     size_t lo, hi;
     cv_own_columns(run, n, &lo, &hi);
-    for (size_t t = 0; t < run->T; t++)
-        for (size_t c = lo; c < hi; c++) {
-            dw[c] += dy[t * n + c] * xh[t * n + c];
-            db[c] += dy[t * n + c];
-        }
+    cv_norm_sums(run->T, hi - lo, n, dy + lo, xh + lo, dw + lo, db + lo);
     cv_meet(run);
     for (size_t t = run->lo; dx && t < run->hi; t++)
-        norm_row_back(n, xh + t * n, scale[t], r->norm.w, dy + t * n, r->y == r->x, dx + t * n);
+        cv_norm_row_back(n, xh + t * n, scale[t], r->norm.w, dy + t * n, r->y == r->x ? 0.0f : 1.0f,
+                         dx + t * n);
 }
 
 void cv_layer_norm(const cv_run *run, size_t n, const float *x, cv_norm norm, float *y)
@@ -70,7 +89,9 @@ void cv_layer_norm(const cv_run *run, size_t n, const float *x, cv_norm norm, fl
     norm_record *r = cv_record(run, norm_back, sizeof *r);
     if (r) {
         *r = (norm_record){ n, x, norm, y };
-        remember(run, n, x, cv_memory_of(run, y, n));
+        float *xh = cv_memory_of(run, y, n); /* and 1 / s behind all rows */
+        for (size_t t = run->lo; t < run->hi; t++)
+            xh[run->T * n + t] = cv_norm_row(n, x + t * n, CV_LN_EPS, xh + t * n);
     }
     for (size_t t = run->lo; t < run->hi; t++)
         run->kernel->layer_norm(n, x + t * n, norm.w, norm.b, CV_LN_EPS, y + t * n);
@@ -98,6 +119,37 @@ typedef struct shift_record {
     cv_mix mix; /* y alone: the difference */
 } shift_record;
 
+/* A row of dz += g (1 - mu) + mu next; without mu (a difference) dz += next - g. */
+CV_WIDE
+static void shift_row_back(size_t n, const float *restrict g, const float *restrict next,
+                           const float *restrict mu, float *restrict dz)
+{
+    for (size_t c = 0; mu && c < n; c++)
+        dz[c] += g[c] * (1.0f - mu[c]) + next[c] * mu[c];
+    for (size_t c = 0; !mu && c < n; c++)
+        dz[c] += next[c] - g[c];
+}
+
+/* The same where there is no next token. */
+CV_WIDE
+static void shift_last_back(size_t n, const float *restrict g, const float *restrict mu,
+                            float *restrict dz)
+{
+    for (size_t c = 0; mu && c < n; c++)
+        dz[c] += g[c] * (1.0f - mu[c]);
+    for (size_t c = 0; !mu && c < n; c++)
+        dz[c] -= g[c];
+}
+
+/* dmu += g (prev - z) of a row. */
+CV_WIDE
+static void shift_mu_back(size_t n, const float *restrict g, const float *restrict prev,
+                          const float *restrict z, float *restrict dmu)
+{
+    for (size_t c = 0; c < n; c++)
+        dmu[c] += g[c] * (prev[c] - z[c]);
+}
+
 /* y = z + (prev - z) mu:  dz = g (1 - mu) + mu g of the next token;  dmu = sum g (prev - z).  For
  * the difference prev - z the same with mu = 1, less dz = g. */
 static void shift_back(const cv_run *run, const void *record)
@@ -110,12 +162,10 @@ static void shift_back(const cv_run *run, const void *record)
         const cv_sequence *seq = &run->sequences[s];
         for (size_t t = seq->begin; t < seq->begin + seq->n; t++) {
             if (t < run->lo || t >= run->hi) continue;
-            const bool last = t + 1 == seq->begin + seq->n;
-            for (size_t c = 0; c < n; c++) {
-                const float m = mu ? mu[c] : 1.0f, stays = mu ? 1.0f - mu[c] : -1.0f;
-                const float next = last ? 0.0f : g[(t + 1) * n + c];
-                dz[t * n + c] += g[t * n + c] * stays + next * m;
-            }
+            if (t + 1 < seq->begin + seq->n)
+                shift_row_back(n, g + t * n, g + (t + 1) * n, mu, dz + t * n);
+            else
+                shift_last_back(n, g + t * n, mu, dz + t * n);
         }
     }
     size_t lo, hi;
@@ -124,8 +174,7 @@ static void shift_back(const cv_run *run, const void *record)
         const cv_sequence *seq = &run->sequences[s];
         for (size_t t = seq->begin; t < seq->begin + seq->n; t++) {
             const float *prev = t == seq->begin ? seq->start + r->state_offset : r->z + (t - 1) * n;
-            for (size_t c = lo; c < hi; c++)
-                dmu[c] += g[t * n + c] * (prev[c] - r->z[t * n + c]);
+            shift_mu_back(hi - lo, g + t * n + lo, prev + lo, r->z + t * n + lo, dmu + lo);
         }
     }
 }

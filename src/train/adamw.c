@@ -6,6 +6,8 @@
 
 #include <math.h>
 
+#include "base/wide.h"
+
 /* ---- Pieces ---------------------------------------------------------------------------------- */
 
 /* Elements [first, first + n) of a tensor: piece `index` of all. */
@@ -68,17 +70,20 @@ static void piece_pass(piece *p)
 
 /* ---- The norm -------------------------------------------------------------------------------- */
 
-/* Four sums side by side: the order is fixed, and the processor need not wait for each addition. */
+/* Sums side by side: the order is fixed, and the processor need not wait for each addition. */
+CV_WIDE
 static double sum_of_squares(const float *g, size_t n)
 {
-    double s[4] = { 0.0, 0.0, 0.0, 0.0 };
+    double s[CV_LANES] = { 0.0 }, sum = 0.0;
     size_t i = 0;
-    for (; i + 4 <= n; i += 4)
-        for (size_t j = 0; j < 4; j++)
+    for (; i + CV_LANES <= n; i += CV_LANES)
+        for (size_t j = 0; j < CV_LANES; j++)
             s[j] += (double)g[i + j] * (double)g[i + j];
     for (; i < n; i++)
         s[0] += (double)g[i] * (double)g[i];
-    return (s[0] + s[1]) + (s[2] + s[3]);
+    for (size_t j = 0; j < CV_LANES; j++)
+        sum += s[j];
+    return sum;
 }
 
 /* The squares of floats do not overflow in double, so a sum that is not finite has a number in it
@@ -148,6 +153,7 @@ static scalars scalars_of(const cv_adam_settings *s, const cv_adam_tensor *t, ui
 
 /* p (1 - decay) - step is taken as p - (decay p + step), which rounds p once: 1 - decay may be 1 in
  * single precision, and the decay would be lost for good.  [train.adamw] */
+CV_WIDE
 static void update(const cv_adam_tensor *t, const scalars *s, size_t first, size_t n)
 {
     const float *restrict gradient = t->gradient + first;
