@@ -435,6 +435,16 @@ typedef struct group {
     uint16_t *packed; /* [panels][FOLD_SIZE], filled with the first rows */
 } group;
 
+/* Where the sums of the next panels will be put: a store that has to wait for its line holds up the
+ * products behind it. */
+INLINE void fetch_sums(size_t rows, const float *y, size_t ld)
+{
+    for (size_t r = 0; r < rows; r++) {
+        _mm_prefetch((const char *)(y + r * ld), _MM_HINT_T0);
+        _mm_prefetch((const char *)(y + r * ld + SIDE), _MM_HINT_T0);
+    }
+}
+
 /* A group times up to two tiles of rows; `at` says where their inputs and sums are. */
 static void multiply_rows(const group *g, size_t rows, const block *at)
 {
@@ -452,6 +462,7 @@ static void multiply_rows(const group *g, size_t rows, const block *at)
         b.x[1] = at->x[R - 1];
         b.y += p * SIDE;
         b.w = &w;
+        if (!b.add && p + 4 <= g->hi) fetch_sums(rows, b.y + 2 * SIDE, b.ldy);
         if (rows == R * SIDE && columns == P * SIDE)
             multiply(R, P, c, &b);
         else
