@@ -100,6 +100,19 @@ corvid_status cv_gguf_keys(const cv_source *source, const cv_convert_settings *s
 
 /* ---- The vocabulary -------------------------------------------------------------------------- */
 
+/* The World models end a turn of a conversation with token 261, two new lines.  Another vocabulary
+ * has something else there, at which nobody should stop. */
+static corvid_status add_conversation(const cv_tokenizer *tok, cv_meta_list *list,
+                                      corvid_error *err)
+{
+    enum { END_OF_TURN = 261 };
+    size_t n = 0;
+    const char *piece = cv_tokenizer_piece(tok, END_OF_TURN, &n);
+    if (n != 2 || memcmp(piece, "\n\n", 2) != 0) return CORVID_OK;
+    CV_TRY(cv_meta_add_int(list, "tokenizer.ggml.eot_token_id", END_OF_TURN, err));
+    return cv_meta_add_text(list, "tokenizer.chat_template", "rwkv-world", 10, err);
+}
+
 /* llama.cpp wants V different texts; id 0 and the padding are marked as no text. */
 static corvid_status add_world_tokens(const cv_tokenizer *tok, size_t V, cv_meta_list *list,
                                       corvid_error *err)
@@ -137,8 +150,7 @@ static corvid_status add_world_tokens(const cv_tokenizer *tok, size_t V, cv_meta
                        err));
     CV_TRY(cv_meta_add_int(list, "tokenizer.ggml.bos_token_id", 0, err));
     CV_TRY(cv_meta_add_int(list, "tokenizer.ggml.eos_token_id", 0, err));
-    if (V > 261) CV_TRY(cv_meta_add_int(list, "tokenizer.ggml.eot_token_id", 261, err));
-    return cv_meta_add_text(list, "tokenizer.chat_template", "rwkv-world", 10, err);
+    return add_conversation(tok, list, err);
 }
 
 /* The text of a vocabulary file under one key. */
