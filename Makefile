@@ -5,8 +5,9 @@ MAKEFLAGS += --no-print-directory
 SHELL     := /bin/bash
 JOBS      ?= $(shell nproc)
 PREFIX    ?= /usr/local
-DATA      := $(or $(CORVID_TEST_DATA),$(CURDIR)/../shared/data)
-MODEL     ?= $(wildcard $(DATA)/rwkv-tiny/tiny-rwkv-7v0-834K-FP32.bin)
+MODEL     ?= story
+PROMPT    ?= In the evening
+PICTURES  ?= $(wildcard $(addprefix examples/pictures/*.,jpg jpeg png webp))
 CONFIGURE := cmake $(if $(CORVID_WERROR),-DCORVID_WERROR=$(CORVID_WERROR)) --log-level=WARNING
 CTEST     := ctest --no-tests=error --output-on-failure -j $(JOBS)
 
@@ -33,9 +34,12 @@ build/release/build.ninja:
 build: build-needs build/release/build.ninja ## the library and the command, in build/release
 	@cmake --build build/release --target corvid corvid_static corvid_shared manual
 
-run: build ## write a few words: make run [MODEL=path]
-	@if [ -n "$(MODEL)" ]; then build/release/corvid generate -m "$(MODEL)" -p "In " -n 64; else \
-	  echo "No model here: make run MODEL=path of an RWKV checkpoint (.pth, .safetensors, .gguf)"; fi
+run: build ## write a paragraph, name the pictures of examples/: make run [MODEL=path]
+	@printf '%s' "$(PROMPT)"
+	@build/release/corvid generate -m "$(MODEL)" -p "$(PROMPT)" -n 120 --temperature 0.8 --top-p 0.7
+	@printf '\n'
+	@$(if $(PICTURES),build/release/corvid classify -m pictures --top 1 $(PICTURES), \
+	  echo "There are no pictures in examples/pictures")
 
 # $(call tested,PRESET[,arguments of ctest]): configure, build everything, run the tests.
 define tested

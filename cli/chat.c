@@ -14,6 +14,7 @@
 #include "chatline.h"
 #include "model_args.h"
 #include "sampling_args.h"
+#include "shipped.h"
 #include "term.h"
 #include "textio.h"
 
@@ -29,8 +30,10 @@ typedef struct chat_options {
 #define FIELD(name) offsetof(chat_options, name)
 
 static const cli_option own_table[] = {
-    { "template", 0, OPTION_CHOICE, "world|g1", "world",
-      "The form of a turn; g1 is that of the reasoning models.", FIELD(template), 0, 0 },
+    { "template", 0, OPTION_CHOICE, "world|g1", NULL,
+      "The form of a turn; g1 is that of the reasoning models. Otherwise world, or paragraphs for "
+      "a model with a vocabulary of its own.",
+      FIELD(template), 0, 0 },
     { "think", 0, OPTION_FLAG, NULL, NULL, "With g1: let the model reason before it answers.",
       FIELD(think), 0, 0 },
     { "no-think", 0, OPTION_FLAG, NULL, NULL,
@@ -50,6 +53,15 @@ static const option_group groups[] = { { "Chat", own_table, 0 },
                                        GENERAL_GROUP,
                                        { 0 } };
 
+/* What the text around messages looks like. */
+typedef enum turn_form {
+    FORM_WORLD,     /* User: ... Assistant: ...               */
+    FORM_G1,        /* the same, with a place for reasoning   */
+    FORM_PARAGRAPHS /* nothing: both write one text, in turns */
+} turn_form;
+
+static const char *const form_names[] = { "world", "g1", "paragraphs" };
+
 /* One line of conversation that can be left and come back to. */
 typedef struct branch {
     char *name;
@@ -62,6 +74,7 @@ typedef struct chat {
     const chat_options *o;
     corvid_model *model;
     const corvid_tokenizer *tokenizer;
+    turn_form form;
     corvid_sampler *sampler;
     corvid_stream *mark;
     float *logits;
@@ -149,24 +162,42 @@ static void add_message(buffer *out, const char *text)
     }
 }
 
-/* What stands between the name of the assistant and what the model writes. */
-static const char *opening(const chat_options *o)
+static bool wants_g1(const chat_options *o)
 {
-    if (strcmp(o->template, "g1") != 0) return "";
-    return o->think ? " <think" : o->no_think ? " <think>\n</think" : "";
+    return o->template && strcmp(o->template, "g1") == 0;
+}
+
+/* The models that converse ended their turns with token 261 of the World vocabulary, two new lines,
+ * or had the vocabulary of the Pile, or bytes.  A vocabulary that was made for a text came with no
+ * conversations. */
+static turn_form form_of(const chat_options *o, const corvid_tokenizer *tokenizer)
+{
+    size_t n = 0;
+    if (wants_g1(o)) return FORM_G1;
+    if (o->template || strcmp(corvid_tokenizer_name(tokenizer), "world") != 0) return FORM_WORLD;
+    const char *end = corvid_token_bytes(tokenizer, 261, &n);
+    return n == 2 && memcmp(end, "\n\n", 2) == 0 ? FORM_WORLD : FORM_PARAGRAPHS;
+}
+
+/* What stands between the name of the assistant and what the model writes. */
+static const char *opening(const chat *c)
+{
+    if (c->form != FORM_G1) return "";
+    return c->o->think ? " <think" : c->o->no_think ? " <think>\n</think" : "";
 }
 
 static void turn_text(const chat *c, const corvid_stream *stream, const char *message, buffer *out)
 {
+    const bool named = c->form != FORM_PARAGRAPHS;
     if (corvid_stream_position(stream) == 0 && c->system && *c->system) {
-        buffer_text(out, "System: ");
+        buffer_text(out, named ? "System: " : "");
         add_message(out, c->system);
         buffer_text(out, "\n\n");
     }
-    buffer_text(out, "User: ");
+    buffer_text(out, named ? "User: " : "");
     add_message(out, message);
-    buffer_text(out, "\n\nAssistant:");
-    buffer_text(out, opening(c->o));
+    buffer_text(out, named ? "\n\nAssistant:" : "\n\n");
+    buffer_text(out, opening(c));
 }
 
 /* ---- A turn ---------------------------------------------------------------------------------- */
@@ -230,7 +261,7 @@ static int write_turn(chat *c, branch *b)
                  .ctx = &view };
     corvid_sampler_reset(c->sampler, c->seed + c->turn++);
     if (c->lively) say(term_paint(stdout, STYLE_ANSWER));
-    if (c->o->think) show(&view, opening(c->o), strlen(opening(c->o)));
+    if (c->o->think) show(&view, opening(c), strlen(opening(c)));
     double started = term_seconds();
     answer_end end = answer_write(&a, &err);
     double seconds = term_seconds() - started;
@@ -363,8 +394,8 @@ static int do_params(chat *c, const char *rest)
     (void)rest;
     const sampling_args *s = &c->o->sampling;
     printf("template %s  temperature %g  top-p %g  top-k %llu  min-p %g  typical %g\n",
-           c->o->template, s->greedy ? 0 : s->temperature, s->top_p, (unsigned long long)s->top_k,
-           s->min_p, s->typical);
+           form_names[c->form], s->greedy ? 0 : s->temperature, s->top_p,
+           (unsigned long long)s->top_k, s->min_p, s->typical);
     printf("presence %g  frequency %g  penalty-decay %g  seed %llu  tokens read %llu\n",
            s->presence, s->frequency, s->penalty_decay, (unsigned long long)c->seed,
            (unsigned long long)corvid_stream_position(here(c)->now));
@@ -433,12 +464,15 @@ static int run_command(chat *c, char *line)
 static int open_all(chat *c)
 {
     const chat_options *o = c->o;
+    model_args chosen;
     corvid_error err;
-    int code = model_args_open_language(&o->model, &c->model);
+    int code = model_args_choose(&o->model, SHIPPED_STORY, &chosen);
+    if (!code) code = model_args_open_language(&chosen, &c->model);
     if (code) return code;
     if (corvid_model_tokenizer(c->model, &c->tokenizer, &err) ||
         corvid_stream_new(c->model, &c->mark, &err) || add_branch(c, "main", NULL, &err))
         return fail_with(&err);
+    c->form = form_of(o, c->tokenizer);
     if (o->state && corvid_state_load(here(c)->now, o->state, &err)) return fail_with(&err);
     size_t n_vocab = model_args_info(c->model).n_vocab;
     c->logits = cli_array(n_vocab, sizeof *c->logits);
@@ -460,11 +494,18 @@ static int converse(chat *c)
     return code == LEAVE ? 0 : code;
 }
 
+static void greet(const chat *c)
+{
+    if (c->form == FORM_PARAGRAPHS)
+        say("This model was not taught to converse: write a paragraph, and it writes the next.\n");
+    say("/help lists the commands, Ctrl-D leaves.\n");
+}
+
 static int run(const void *options, int n_args, char **args)
 {
     chat c = { .o = options };
     if (n_args) return fail(EXIT_USAGE, "\"%s\" is no option; see corvid chat --help", args[0]);
-    if ((c.o->think || c.o->no_think) && strcmp(c.o->template, "g1") != 0)
+    if ((c.o->think || c.o->no_think) && !wants_g1(c.o))
         return fail(EXIT_USAGE, "--think and --no-think need --template g1");
     if (c.o->think && c.o->no_think)
         return fail(EXIT_USAGE, "--think and --no-think are opposites");
@@ -474,7 +515,7 @@ static int run(const void *options, int n_args, char **args)
     if (!code) {
         term_be_patient();
         c.line = chat_line_open(c.lively);
-        if (c.lively && !term_quiet()) say("/help lists the commands, Ctrl-D leaves.\n");
+        if (c.lively && !term_quiet()) greet(&c);
         code = converse(&c);
         chat_line_close(c.line);
     }
@@ -492,15 +533,18 @@ static int run(const void *options, int n_args, char **args)
 const cli_verb verb_chat = {
     .name = "chat",
     .summary = "hold a conversation",
-    .usage = "-m MODEL [options]",
+    .usage = "[-m MODEL] [options]",
     .examples = "corvid chat -m rwkv7-world.pth\n"
+                "corvid chat\n"
                 "corvid chat -m rwkv7-g1.pth --template g1 --think\n"
                 "corvid chat -m rwkv7-world.pth --system \"You answer in one sentence.\"\n"
                 "printf 'Name three birds.\\n/retry\\n' | corvid chat -m rwkv7-world.pth --seed 1",
     .details = "Every line is a message; a line that begins with / is a command, and /help lists "
                "them. Ctrl-C stops an answer: the conversation then holds what was shown. On a "
                "pipe there is no editing and no prompt, only answers. The history of typed lines "
-               "is in $XDG_STATE_HOME/corvid/history.",
+               "is in $XDG_STATE_HOME/corvid/history. A model with a vocabulary of its own was "
+               "taught no conversations, nor was story, which comes with corvid and is taken "
+               "without -m: it answers a paragraph with the next one of the same text.",
     .groups = groups,
     .options_size = sizeof(chat_options),
     .run = run,

@@ -7,6 +7,7 @@
 
 #include "model_args.h"
 #include "ranking.h"
+#include "shipped.h"
 #include "showing.h"
 #include "term.h"
 
@@ -39,6 +40,7 @@ static const option_group groups[] = { { "Classify", own_table, 0 },
 
 typedef struct classification {
     const classify_options *o;
+    model_args chosen;
     corvid_model *model;
     size_t n_classes;
     picture_list list;
@@ -124,7 +126,7 @@ static int classify(classification *c)
         return fail(EXIT_USAGE,
                     "%s: this model has no head, so it knows no classes; corvid features writes "
                     "what it sees",
-                    c->o->model.model);
+                    c->chosen.model);
     size_t batch = (size_t)c->o->pictures.batch;
     c->logits = cli_array(batch * c->n_classes, sizeof *c->logits);
     showing s = { .model = c->model,
@@ -143,9 +145,9 @@ static int run(const void *options, int n_args, char **args)
     classification c = { .o = options };
     corvid_framing framing;
     int code = picture_args_framing(&c.o->pictures, NULL, &framing);
-    if (!code) code = model_args_need(&c.o->model);
+    if (!code) code = model_args_choose(&c.o->model, SHIPPED_PICTURES, &c.chosen);
     if (!code) code = pictures_gather(&c.list, n_args, args, c.o->list);
-    if (!code) code = model_args_open_vision(&c.o->model, &c.model);
+    if (!code) code = model_args_open_vision(&c.chosen, &c.model);
     if (!code) code = classify(&c);
     free(c.logits);
     pictures_free(&c.list);
@@ -156,12 +158,15 @@ static int run(const void *options, int n_args, char **args)
 const cli_verb verb_classify = {
     .name = "classify",
     .summary = "name what is in pictures",
-    .usage = "-m MODEL IMAGE... [--top K] [--json]",
-    .examples = "corvid classify -m vrwkv_t.pth cat.jpg\n"
+    .usage = "[-m MODEL] IMAGE... [--top K] [--json]",
+    .examples = "corvid classify cat.jpg\n"
+                "corvid classify -m vrwkv_t.pth cat.jpg\n"
                 "corvid classify -m vrwkv_t.pth --top 1 photos/\n"
                 "corvid classify -m vrwkv_t.pth --json --list photos.txt > classes.jsonl\n"
                 "curl -s https://example.org/cat.jpg | corvid classify -m vrwkv_t.pth -",
     .details =
+        "Without -m the model pictures, which comes with corvid, tells ten kinds of things apart: "
+        "airplanes, automobiles, birds, cats, deer, dogs, frogs, horses, ships and trucks. "
         "Pictures are JPEG, PNG and WebP files; a folder stands for all .jpg, .jpeg, .png and "
         ".webp files below it, in the order of their names, hidden ones left out. A line of a list "
         "is a path, relative to here or else to the list; what follows a tab, or a space behind "

@@ -151,7 +151,7 @@ static void take_recipe(const finetune_options *o, corvid_finetune_options *f)
     f->cpu = o->cpu;
 }
 
-static int finetune(const finetune_options *o, char *folder)
+static int finetune(const finetune_options *o, const char *model, char *folder)
 {
     corvid_finetune_options f;
     corvid_error err;
@@ -159,7 +159,7 @@ static int finetune(const finetune_options *o, char *folder)
         .folder = o->out, .unit = "tokens", .json = o->json, .seconds = 60 * o->minutes
     };
     corvid_finetune_defaults(&f);
-    f.model = o->model.model;
+    f.model = model;
     f.vocab = o->model.vocab;
     f.vocab_folder = folder;
     f.method = o->method;
@@ -186,15 +186,16 @@ static int finetune(const finetune_options *o, char *folder)
 static int run(const void *options, int n_args, char **args)
 {
     const finetune_options *o = options;
+    model_args chosen;
     if (n_args > 0) return fail(EXIT_USAGE, "what is \"%s\"? give texts with --data PATH", args[0]);
-    int code = model_args_need(&o->model);
+    int code = model_args_choose(&o->model, NULL, &chosen);
     if (code) return code;
     if (o->data.n == 0) return fail(EXIT_USAGE, "give the texts with --data PATH");
     if (!o->out) return fail(EXIT_USAGE, "say where the result goes with --out FOLDER");
     if (o->from && strcmp(o->method, "full") == 0)
         return fail(EXIT_USAGE, "--from is an adapter or a state; a model is given with -m");
     char *folder = model_args_folder();
-    code = finetune(o, folder);
+    code = finetune(o, chosen.model, folder);
     free(folder);
     return code;
 }

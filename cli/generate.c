@@ -8,6 +8,7 @@
 #include "answer.h"
 #include "model_args.h"
 #include "sampling_args.h"
+#include "shipped.h"
 #include "term.h"
 #include "textio.h"
 
@@ -136,8 +137,10 @@ static int check_options(const generate_options *o)
 static int open_all(generation *g)
 {
     const generate_options *o = g->o;
+    model_args chosen;
     corvid_error err;
-    int code = model_args_open_language(&o->model, &g->model);
+    int code = model_args_choose(&o->model, SHIPPED_STORY, &chosen);
+    if (!code) code = model_args_open_language(&chosen, &g->model);
     if (code) return code;
     g->t_loaded = term_seconds();
     bool no_text = o->ids && (o->tokens || (!o->prompt && !o->prompt_file));
@@ -238,14 +241,17 @@ static int run(const void *options, int n_args, char **args)
 const cli_verb verb_generate = {
     .name = "generate",
     .summary = "continue a text",
-    .usage = "-m MODEL -p TEXT|- [-n N] [options]",
-    .examples = "corvid generate -m rwkv7.pth -p \"Once upon a time\" -n 100\n"
+    .usage = "[-m MODEL] -p TEXT|- [-n N] [options]",
+    .examples = "corvid generate -p \"In the evening\"\n"
+                "corvid generate -m rwkv7.pth -p \"Once upon a time\" -n 100\n"
                 "corvid generate -m rwkv7.pth --prompt-file essay.txt --temperature 0.8 --seed 7\n"
                 "echo \"User: Why is the sky blue?\" | corvid generate -m rwkv7.pth -p - "
                 "--stop \"User:\"\n"
                 "corvid generate -m rwkv7.pth -p \"A long story\" -n 0 --save-state story.state",
     .details = "Writes the continuation, not the prompt, to standard output as it is produced. "
-               "An empty prompt begins a new text. The state file of --save-state has read exactly "
+               "An empty prompt begins a new text. Without -m the model story, which comes with "
+               "corvid, goes on in the manner of an English novel. The state file of --save-state "
+               "has read exactly "
                "the prompt and the text that was printed.",
     .groups = groups,
     .options_size = sizeof(generate_options),

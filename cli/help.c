@@ -94,10 +94,10 @@ void help_program(FILE *to)
     fprintf(to,
             "corvid %s - RWKV language and vision models: read them, use them, measure them\n\n",
             corvid_version());
-    fputs("  corvid generate -m rwkv7.pth -p \"Once upon a time\"     write a text\n"
-          "  corvid chat -m rwkv7-world.pth                         hold a conversation\n"
-          "  corvid classify -m vrwkv_t.pth cat.jpg                 name what is in a picture\n"
-          "  corvid inspect info -m rwkv7.pth                       what is in a file?\n\n"
+    fputs("  corvid generate -p \"In the evening\"       write a text\n"
+          "  corvid classify cat.jpg                    name what is in a picture\n"
+          "  corvid chat -m rwkv7-world.pth             hold a conversation\n"
+          "  corvid inspect info -m rwkv7.pth           what is in a file?\n\n"
           "Verbs:",
           to);
     size_t column = 6;

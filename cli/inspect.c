@@ -202,7 +202,7 @@ static int run(const void *options, int n_args, char **args)
                     n_args ? "\" is not something to inspect" : "");
     if (n_args > 2) return fail(EXIT_USAGE, "give one checkpoint");
     if (n_args == 2) o.model.model = args[1];
-    int code = model_args_need(&o.model);
+    int code = model_args_choose(&o.model, NULL, &o.model);
     return code ? code : info(&o);
 }
 

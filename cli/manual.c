@@ -67,6 +67,14 @@ static void option_entry(const cli_option *o)
     putchar('\n');
 }
 
+static bool takes_model(const cli_verb *verb)
+{
+    for (const option_group *g = verb->groups; g->options; g++)
+        for (const cli_option *o = g->options; o->name; o++)
+            if (strcmp(o->name, "model") == 0) return true;
+    return false;
+}
+
 static void environment(const cli_verb *verb)
 {
     fputs(".SH ENVIRONMENT\nA flag is stronger than its variable, which is stronger than a line\n"
@@ -84,7 +92,33 @@ static void environment(const cli_verb *verb)
             literal(o->name);
             fputs("\\fR.\n", stdout);
         }
+    if (takes_model(verb))
+        fputs(".TP\n.B CORVID_MODELS\nA folder where shipped models are looked for first.\n",
+              stdout);
     fputs(".TP\n.B NO_COLOR\nNo colour unless asked for.\n", stdout);
+}
+
+/* Where the models that come with the command are looked for (shipped.c). */
+static void model_files(void)
+{
+    static const char *const rows[][2] = {
+        { "../share/corvid/models",
+          "Seen from the folder of the command: where they are installed." },
+        { "../../models", "The same for a command that was built and not installed." },
+        { "$XDG_DATA_HOME/corvid/models", "Of the user; otherwise below ~/.local/share." },
+        { "$XDG_DATA_DIRS", "/corvid/models below each of these, otherwise below /usr/local/share "
+                            "and /usr/share." },
+    };
+    fputs(".SH FILES\nA model that is named without a path, as story or pictures, is NAME.gguf in "
+          "the first of\nthese folders that has it, after $CORVID_MODELS.\n",
+          stdout);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        fputs(".TP\n.I ", stdout);
+        literal(rows[i][0]);
+        putchar('\n');
+        literal(rows[i][1]);
+        putchar('\n');
+    }
 }
 
 static void exit_status(void)
@@ -128,6 +162,7 @@ static void verb_page(const cli_verb *verb)
             option_entry(o);
     }
     environment(verb);
+    if (takes_model(verb)) model_files();
     exit_status();
     fputs(".SH SEE ALSO\n.BR corvid (1)\n", stdout);
 }

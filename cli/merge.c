@@ -50,11 +50,11 @@ static void on_log(void *ctx, corvid_log_level level, const char *text)
 static int run(const void *options, int n_args, char **args)
 {
     const merge_options *o = options;
-    const model_args model = { .model = o->model };
+    model_args model = { .model = o->model };
     corvid_merge_options m;
     corvid_error err;
     progress bar;
-    int code = model_args_need(&model);
+    int code = model_args_choose(&model, NULL, &model);
     if (code) return code;
     if (!o->adapter) return fail(EXIT_USAGE, "give the adapter with --adapter FILE");
     if (n_args != 1) return fail(EXIT_USAGE, "give the file to write");
@@ -69,10 +69,10 @@ static int run(const void *options, int n_args, char **args)
     m.log = on_log;
     m.callback_ctx = &bar;
     progress_begin(&bar, "merging");
-    const corvid_status status = corvid_merge(o->model, o->adapter, args[0], &m, &err);
+    const corvid_status status = corvid_merge(model.model, o->adapter, args[0], &m, &err);
     progress_end(&bar);
     if (status) return fail_with(&err);
-    note("%s and %s became %s in %.2f s", o->model, o->adapter, args[0],
+    note("%s and %s became %s in %.2f s", model.model, o->adapter, args[0],
          term_seconds() - bar.started);
     return 0;
 }

@@ -1,15 +1,20 @@
 /* model_args.c - from -m and its companions to an open model. */
 #include "model_args.h"
 
+#include <ctype.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 
+#include "shipped.h"
 #include "term.h"
 #include "textio.h"
 
 #define MODEL_OPTION                                                                            \
     {                                                                                           \
         "model", 'm', OPTION_TEXT, "FILE", NULL,                                                \
-            "The checkpoint: .pth, safetensors, GGUF or rwkv.cpp .bin, recognised by content.", \
+            "The checkpoint: .pth, safetensors, GGUF or rwkv.cpp .bin, recognised by content; " \
+            "or the name of a shipped model: story, pictures.",                                 \
             offsetof(model_args, model), 0, 0                                                   \
     }
 #define VOCAB_OPTION                                                                             \
@@ -83,15 +88,67 @@ const cli_option vision_table[] = { BI_WKV_OPTION, NORM_OPTION, CLASSES_OPTION, 
 const cli_option vision_model_table[] = { MODEL_OPTION,  THREADS_OPTION, MEMORY_OPTION,  CPU_OPTION,
                                           BI_WKV_OPTION, NORM_OPTION,    CLASSES_OPTION, { 0 } };
 
+/* ---- Which file ------------------------------------------------------------------------------ */
+
+#define ANY_MODEL                                                                    \
+    "Any official RWKV-4 to RWKV-7 or Vision-RWKV file will do (.pth, safetensors, " \
+    "GGUF, rwkv.cpp .bin), for example one from huggingface.co/BlinkDL or "          \
+    "huggingface.co/OpenGVLab/Vision-RWKV"
+
+static bool is_given(const model_args *args)
+{
+    return args->model && *args->model;
+}
+
 int model_args_need(const model_args *args)
 {
-    if (args->model && *args->model) return 0;
-    return fail(EXIT_USAGE,
-                "no model: point at a checkpoint with -m FILE or the variable CORVID_MODEL.\n"
-                "Any official RWKV-4 to RWKV-7 or Vision-RWKV file will do (.pth, safetensors, "
-                "GGUF, rwkv.cpp .bin), for example one from huggingface.co/BlinkDL or "
-                "huggingface.co/OpenGVLab/Vision-RWKV");
+    if (is_given(args)) return 0;
+    return fail(EXIT_USAGE, "no model: point at a checkpoint with -m FILE or the variable "
+                            "CORVID_MODEL.\n" ANY_MODEL);
 }
+
+/* A word that is no path, and no file that is there. */
+static bool may_be_shipped(const char *model)
+{
+    struct stat about;
+    if (!isalnum((unsigned char)*model)) return false;
+    for (const char *c = model; *c; c++)
+        if (!isalnum((unsigned char)*c) && *c != '-' && *c != '_') return false;
+    return stat(model, &about) != 0 || S_ISDIR(about.st_mode);
+}
+
+static int fail_to_find(const char *name, bool given)
+{
+    buffer folders = { 0 };
+    shipped_folders(&folders);
+    int code = given ? fail(CORVID_E_FILE,
+                            "%s: no such file, nor a model %s.gguf in one of these folders:%s\n"
+                            "Give the path of a checkpoint, or set CORVID_MODELS to the folder of "
+                            "the models that come with corvid",
+                            name, name, folders.bytes)
+                     : fail(EXIT_USAGE,
+                            "no model: %s.gguf, which comes with corvid, is in none of these "
+                            "folders:%s\n"
+                            "Put it into one of them, or set CORVID_MODELS to the folder that has "
+                            "it; or point at another checkpoint with -m FILE or the variable "
+                            "CORVID_MODEL.\n" ANY_MODEL,
+                            name, folders.bytes);
+    buffer_free(&folders);
+    return code;
+}
+
+int model_args_choose(const model_args *given, const char *shipped, model_args *chosen)
+{
+    *chosen = *given;
+    const bool named = is_given(given);
+    if (!named && !shipped) return model_args_need(given);
+    if (named && !may_be_shipped(given->model)) return 0;
+    const char *name = named ? given->model : shipped;
+    chosen->model = cli_keep(shipped_find(name));
+    return chosen->model ? 0 : fail_to_find(name, named);
+}
+
+/* ---- Opening --------------------------------------------------------------------------------- */
 
 static void on_log(void *ctx, corvid_log_level level, const char *text)
 {
@@ -185,13 +242,16 @@ static int open_either(const model_args *args, const char *shape, const char *ty
 
 int model_args_open(const model_args *args, corvid_model **model)
 {
-    int code = model_args_need(args);
-    return code ? code : open_either(args, NULL, NULL, model);
+    model_args chosen;
+    int code = model_args_choose(args, NULL, &chosen);
+    return code ? code : open_either(&chosen, NULL, NULL, model);
 }
 
 static int open_kind(const model_args *args, bool vision, corvid_model **model)
 {
-    int code = model_args_open(args, model);
+    model_args chosen;
+    int code = model_args_choose(args, NULL, &chosen);
+    if (!code) code = open_either(&chosen, NULL, NULL, model);
     if (code) return code;
     corvid_model_info info = model_args_info(*model);
     if ((info.vision != 0) == vision) return 0;
@@ -199,7 +259,7 @@ static int open_kind(const model_args *args, bool vision, corvid_model **model)
                 vision ? "%s is a language model (%s); this takes a Vision-RWKV model"
                        : "%s is a vision model (%s): it is shown pictures, not text. corvid "
                          "classify, features and logits --image take it",
-                args->model, info.arch);
+                chosen.model, info.arch);
     corvid_model_close(*model);
     *model = NULL;
     return code;

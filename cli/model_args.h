@@ -19,6 +19,11 @@ extern const cli_option vision_model_table[]; /* everything a vision model may n
 /* 0, or 2 after telling how to point at a checkpoint. */
 int model_args_need(const model_args *args);
 
+/* The same options with the file of the model: what -m names, which is a file or else a shipped
+ * model (shipped.h); where it names none, this shipped one, if not NULL.  0, or an exit code after
+ * telling where was looked. */
+int model_args_choose(const model_args *given, const char *shipped, model_args *chosen);
+
 /* Fills the library's options.  bar (progress) may be NULL; vocab_folder stays with the caller. */
 void model_args_options(const model_args *args, char *vocab_folder, void *bar,
                         corvid_model_options *options);

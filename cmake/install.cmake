@@ -12,6 +12,12 @@ if(TARGET corvid)
   install(TARGETS corvid RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
 
+# The models that come with the command, where cli/shipped.c looks for them.
+file(GLOB MODELS CONFIGURE_DEPENDS models/*.gguf models/README.md)
+if(TARGET corvid AND MODELS)
+  install(FILES ${MODELS} DESTINATION ${CMAKE_INSTALL_DATADIR}/corvid/models)
+endif()
+
 set(PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/Corvid)
 install(EXPORT CorvidTargets NAMESPACE Corvid:: DESTINATION ${PACKAGE_DIR})
 configure_package_config_file(cmake/CorvidConfig.cmake.in ${CMAKE_BINARY_DIR}/CorvidConfig.cmake
