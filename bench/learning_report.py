@@ -25,6 +25,7 @@ MIB = 1 << 20
 COLOURS = ("#0b6e4f", "#b3401f", "#5a6b9a", "#a8780b", "#7a3b8f", "#333333")
 MOMENTS = (5, 15, 30, 60)  # minutes
 SLACK = 1.05               # an evaluation waits for its step to end
+RECENT = 1.5               # nor is it of long before
 
 
 # ---- Data ----------------------------------------------------------------------------------------
@@ -60,8 +61,9 @@ def note(o):
 
 
 def at_moment(points, minutes):
-    """The last value measured by then; None: none."""
-    before = [value for clock, value in points if clock <= 60 * minutes * SLACK]
+    """The last value measured by then and not long before; None: none."""
+    before = [value for clock, value in points
+              if 60 * minutes / RECENT <= clock <= 60 * minutes * SLACK]
     return before[-1] if before else None
 
 
@@ -210,7 +212,7 @@ def report(o):
         kinds.setdefault(run["kind"], []).append(run)
     threads = sorted({run["threads"] for run in runs})
     words = ["# What is learned in the same time", "", "    bench/learning.sh", "",
-             f"On {' and '.join(map(str, threads))} threads of one machine, one run after another, "
+             f"On {' and '.join(map(str, threads))} thread{'s' * (threads[-1] > 1)} of one machine, one run after another, "
              "from nothing; evaluating", "does not count. RWKV and VRWKV by Corvid, GPT and ViT by "
              "PyTorch.", ""]
     if "text" in kinds:
