@@ -73,6 +73,9 @@ static cv_dtype type_of(const job *j, const cv_view *view)
     if (vector)
         return j->dialect == CV_OFFICIAL && cv_source_baked(&j->source, view->field) ? CV_F32
                                                                                      : kept;
+    const bool turns = view->field->kind == CV_LOW_RANK && !view->transposed;
+    if (s->keep && j->dialect == CV_OFFICIAL && turns && cv_dtype_of(kept)->quantized)
+        return CV_F32; /* its blocks do not turn */
     if (s->keep) return kept;
     if (!quantized) return s->type;
     if (view->field->kind == CV_LOW_RANK)
@@ -133,8 +136,13 @@ static corvid_status add_view_as(job *j, const cv_view *view, const cv_field *na
 {
     char name[96];
     CV_TRY(grow(j, &j->views, j->n_views, &j->max_views, sizeof *view, err));
-    if (!cv_field_name(j->source.arch, name_of, j->dialect, view->layer, name, sizeof name))
+    if (!cv_field_name(j->source.arch, name_of, j->dialect, view->layer, name, sizeof name)) {
+        if (view->layer == 0 && j->settings->log)
+            j->settings->log(j->settings->ctx, CORVID_LOG_WARNING,
+                             "the initial state inside the source is not carried over, GGUF has no "
+                             "place for it; write safetensors to keep it");
         return CORVID_OK;
+    }
     j->views[j->n_views++] = *view;
     const int slice = cv_field_spelling(name_of, j->dialect)->slice;
     if (slice > 0) {
@@ -352,11 +360,16 @@ static corvid_status copy_target(job *j, cv_writer *w, const target *t, corvid_e
 
 /* ---- The whole ------------------------------------------------------------------------------- */
 
+cv_dialect cv_convert_dialect(const cv_source *source, const cv_convert_settings *settings)
+{
+    const bool llama = source->arch == &cv_rwkv6 || source->arch == &cv_rwkv7;
+    return settings->format == CV_GGUF && llama && !settings->official ? CV_LLAMACPP : CV_OFFICIAL;
+}
+
 static corvid_status plan_targets(job *j, corvid_error *err)
 {
     const cv_convert_settings *s = j->settings;
-    const bool llama = j->known && (j->source.arch == &cv_rwkv6 || j->source.arch == &cv_rwkv7);
-    j->dialect = s->format == CV_GGUF && llama ? CV_LLAMACPP : CV_OFFICIAL;
+    j->dialect = j->known ? cv_convert_dialect(&j->source, s) : CV_OFFICIAL;
     if (s->format == CV_SAFETENSORS && j->ckpt.tensors &&
         (!j->known || j->source.dialect == CV_OFFICIAL))
         CV_TRY(add_verbatim(j, err));
@@ -381,7 +394,8 @@ static corvid_status plan_meta(job *j, cv_meta_list *list, corvid_error *err)
     const bool vision = j->known && j->source.arch->stack->vision;
     const bool gpt = j->known && j->source.arch == &cv_gpt;
     if (s->format == CV_GGUF && !vision)
-        CV_TRY(cv_gguf_keys(&j->source, s, j->source.rescale_every, list, err));
+        CV_TRY(cv_gguf_keys(&j->source, s, j->dialect == CV_LLAMACPP ? j->source.rescale_every : 0,
+                            list, err));
     else if (s->format == CV_SAFETENSORS && j->ckpt.format == CV_SAFETENSORS)
         for (size_t i = 0; i < j->ckpt.n_meta; i++) {
             const cv_meta *m = &j->ckpt.meta[i];

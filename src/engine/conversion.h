@@ -5,9 +5,10 @@
 #include "models/source.h"
 
 typedef struct cv_convert_settings {
-    cv_format format;  /* CV_GGUF or CV_SAFETENSORS */
-    bool keep;         /* types stay as they are */
-    cv_dtype type;     /* of the matrices, otherwise */
+    cv_format format;    /* CV_GGUF or CV_SAFETENSORS */
+    bool keep;           /* types stay as they are */
+    cv_dtype type;       /* of the matrices, otherwise */
+    bool official;       /* GGUF with official names, which only this library reads back */
     const char *vocab;   /* vocabulary file to put inside, or NULL */
     const char *classes; /* file of class names to put inside, or NULL */
     corvid_progress_fn progress;
@@ -23,6 +24,9 @@ corvid_status cv_convert(const corvid_allocator *mem, const char *in, const char
 corvid_status cv_convert_source(const corvid_allocator *mem, const cv_source *source,
                                 const char *out, const cv_convert_settings *settings,
                                 corvid_error *err);
+
+/* The names that a conversion of a model gives. */
+cv_dialect cv_convert_dialect(const cv_source *source, const cv_convert_settings *settings);
 
 /* A growing list of metadata for a writer; texts live in the arena. */
 typedef struct cv_meta_list {

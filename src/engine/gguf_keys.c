@@ -41,10 +41,13 @@ corvid_status cv_meta_add_int(cv_meta_list *list, const char *key, int64_t value
 
 /* ---- The model ------------------------------------------------------------------------------- */
 
-/* llama.cpp's number for a file that is mostly of one type. */
-static int64_t file_type(const cv_convert_settings *s)
+#define FILE_TYPE "general.file_type"
+
+/* llama.cpp's number for a file that is mostly of one type; that of the source, if it keeps its own. */
+static int64_t file_type(const cv_source *source, const cv_convert_settings *s)
 {
-    if (s->keep) return 0;
+    const cv_meta *own = source->ckpt ? cv_checkpoint_meta(source->ckpt, FILE_TYPE) : NULL;
+    if (s->keep) return own && own->type == CV_META_INT ? own->integer : 0;
     switch (s->type) {
     case CV_F16: return 1;
     case CV_BF16: return 32;
@@ -94,7 +97,7 @@ corvid_status cv_gguf_keys(const cv_source *source, const cv_convert_settings *s
     }
     snprintf(key, sizeof key, "%s.attention.layer_norm_epsilon", arch);
     CV_TRY(cv_meta_add(list, &(cv_meta){ .key = key, .type = CV_META_FLOAT, .number = 1e-5 }, err));
-    CV_TRY(cv_meta_add_int(list, "general.file_type", file_type(settings), err));
+    CV_TRY(cv_meta_add_int(list, FILE_TYPE, file_type(source, settings), err));
     return cv_meta_add_int(list, "general.quantization_version", 2, err);
 }
 

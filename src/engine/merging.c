@@ -2,6 +2,7 @@
  *
  * The list of tensors is that of the base, with the states that it lacked behind it.  Data streams
  * through in pieces of whole rows; of an adapter one pair is in memory at a time. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,7 +16,8 @@ typedef struct merger {
     cv_checkpoint base;
     cv_source source;
     cv_adapter_file adapter;
-    bool wide; /* what changes becomes f32: a conversion follows */
+    cv_format format; /* that is written */
+    bool wide;        /* what changes becomes f32: a conversion follows */
     cv_tensor *tensors;
     const cv_adapter_part **parts; /* [n] what changes a tensor, or NULL */
     size_t n;
@@ -72,9 +74,9 @@ static corvid_status plan(merger *m, corvid_error *err)
 
 static corvid_status open_writer(merger *m, const char *path, corvid_error *err)
 {
-    const bool texts = m->base.format == CV_SAFETENSORS;
-    return cv_writer_open(m->mem, path, CV_SAFETENSORS, texts ? m->base.meta : NULL,
-                          texts ? m->base.n_meta : 0, m->tensors, m->n, &m->writer, err);
+    const bool same = m->base.format == m->format;
+    return cv_writer_open(m->mem, path, m->format, same ? m->base.meta : NULL,
+                          same ? m->base.n_meta : 0, m->tensors, m->n, &m->writer, err);
 }
 
 /* ---- Data -------------------------------------------------------------------------------------- */
@@ -114,6 +116,11 @@ static corvid_status put_values(merger *m, cv_dtype type, const float *values, s
                                 unsigned char *raw, corvid_error *err)
 {
     size_t bytes = 0;
+    for (size_t i = 0; cv_dtype_of(type)->quantized && i < n; i++)
+        if (!isfinite(values[i]))
+            return cv_fail(err, CORVID_E_FORMAT,
+                           "a sum of the base and the adapter is not finite; it cannot be %s",
+                           cv_dtype_of(type)->name);
     if (!cv_dtype_bytes(type, n, &bytes))
         return cv_fail(err, CORVID_E_INTERNAL, "%zu numbers have no size", n);
     cv_from_f32(type, values, raw, n);
@@ -225,7 +232,7 @@ static corvid_status open_base(merger *m, const char *base, corvid_error *err)
     return cv_source_open(&m->base, &m->source, err);
 }
 
-/* A base of official names, to safetensors. */
+/* A base of official names, to another of them. */
 static corvid_status merge_official(merger *m, const char *base, const char *adapter,
                                     const cv_adapter_choice *choice, const char *out,
                                     corvid_error *err)
@@ -248,15 +255,38 @@ static corvid_status merge_official(merger *m, const char *base, const char *ada
     return status;
 }
 
+/* What there is to know before a base is converted. */
+typedef struct findings {
+    bool official;  /* it can be read as it is */
+    bool quantized; /* some of it: what safetensors cannot hold */
+} findings;
+
+/* An initial state would be lost where the new file has no name for it. */
+static corvid_status check_states(const merger *m, const char *adapter, corvid_error *err)
+{
+    if (cv_convert_dialect(&m->source, m->settings) != CV_LLAMACPP) return CORVID_OK;
+    for (size_t i = 0; i < m->adapter.n_parts; i++)
+        if (!m->adapter.parts[i].field->gguf.name)
+            return cv_fail(err, CORVID_E_ARGUMENT,
+                           "%s: has initial states (%s), for which GGUF has no place; write a "
+                           ".safetensors, or give the state to the model where it runs (--state)",
+                           adapter, m->adapter.parts[i].name);
+    return CORVID_OK;
+}
+
 /* What is wrong with the adapter is said before the base is converted. */
 static corvid_status look(const corvid_allocator *mem, const char *base, const char *adapter,
-                          const cv_adapter_choice *choice, bool *official, corvid_error *err)
+                          const cv_adapter_choice *choice, const cv_convert_settings *settings,
+                          findings *out, corvid_error *err)
 {
-    merger m = { .mem = mem };
+    merger m = { .mem = mem, .settings = settings };
     corvid_status status = open_base(&m, base, err);
-    *official = m.source.dialect == CV_OFFICIAL && m.base.format != CV_GGUF;
+    *out = (findings){ .official = m.source.dialect == CV_OFFICIAL && m.base.format != CV_GGUF };
+    for (size_t i = 0; status == CORVID_OK && i < m.base.n_tensors; i++)
+        out->quantized |= cv_dtype_of(m.base.tensors[i].dtype)->quantized;
     if (status == CORVID_OK)
         status = cv_adapter_file_open(mem, adapter, choice, &m.source, &m.adapter, err);
+    if (status == CORVID_OK) status = check_states(&m, adapter, err);
     cv_adapter_file_close(&m.adapter);
     cv_checkpoint_close(&m.base);
     return status;
@@ -274,24 +304,33 @@ corvid_status cv_merge(const corvid_allocator *mem, const char *base, const char
                        const cv_convert_settings *settings, corvid_error *err)
 {
     char converted[4096], merged[4096];
-    bool official;
-    CV_TRY(look(mem, base, adapter, choice, &official, err));
+    findings f;
+    CV_TRY(look(mem, base, adapter, choice, settings, &f, err));
     CV_TRY(beside(out, ".base", converted, err));
     CV_TRY(beside(out, ".merged", merged, err));
+    if (f.quantized && settings->keep && settings->format == CV_SAFETENSORS)
+        return cv_fail(err, CORVID_E_ARGUMENT,
+                       "%s is quantized, which safetensors cannot hold; give --type f32, f16 or "
+                       "bf16, or write a .gguf",
+                       base);
     const bool after = settings->format != CV_SAFETENSORS || !settings->keep || settings->vocab ||
                        settings->classes;
+    /* GGUF on the way too: it holds blocks, and the vocabulary as GGUF has it. */
+    const bool gguf = !f.official && settings->format == CV_GGUF;
+    const cv_format between = gguf ? CV_GGUF : CV_SAFETENSORS;
     cv_convert_settings first = *settings;
-    first.format = CV_SAFETENSORS;
+    first.format = between;
+    first.official = true;
     first.type = CV_F32;
     first.vocab = first.classes = NULL;
     corvid_status status = CORVID_OK;
-    if (!official) status = cv_convert(mem, base, converted, &first, err);
-    merger m = { .mem = mem, .settings = settings, .wide = !settings->keep };
+    if (!f.official) status = cv_convert(mem, base, converted, &first, err);
+    merger m = { .mem = mem, .settings = settings, .format = between, .wide = !settings->keep };
     if (status == CORVID_OK)
-        status = merge_official(&m, official ? base : converted, adapter, choice,
+        status = merge_official(&m, f.official ? base : converted, adapter, choice,
                                 after ? merged : out, err);
     if (status == CORVID_OK && after) status = cv_convert(mem, merged, out, settings, err);
-    if (!official) remove(converted);
+    if (!f.official) remove(converted);
     if (after) remove(merged);
     return status;
 }

@@ -7,7 +7,7 @@
 
 /* Writes `base` with what the adapter changes; everything else goes over as it is, metadata too.
  * settings are those of a conversion: format, types, what is put inside.  Matrices keep their type
- * where settings->keep, and their sums are rounded to it once.
+ * where settings->keep, a quantized one too, and their sums are rounded to it once.
  *
  * The work is done on official names.  A base in other names (GGUF, rwkv.cpp) is converted first and
  * the result after, where it shall be GGUF or of another type; such files stand beside `out` under its

@@ -62,6 +62,24 @@ plain=$(number mean_nll)
 awk -v a="$merged" -v b="$plain" 'BEGIN { exit !(a != "" && a < 0.7 * b) }' ||
     bad "loss of the merged model $merged, of the base $plain"
 
+# A quantized model is merged in its own types: what the adapter changes is rounded once more, and what it
+# does not change keeps every bit.
+exits 0 convert "$base" "$scratch/q8.gguf" --type q8
+exits 0 merge -m "$scratch/q8.gguf" --adapter "$scratch/lora/adapter.safetensors" "$scratch/q8merged.gguf"
+exits 0 eval perplexity -m "$scratch/q8merged.gguf" --data "$scratch/tail.txt" --json
+rounded=$(number mean_nll)
+awk -v a="$merged" -v b="$rounded" 'BEGIN { exit !(b != "" && b < 1.05 * a && b > 0.95 * a) }' ||
+    bad "loss of the model merged in 8 bits $rounded, in f32 $merged"
+"$corvid" finetune -m "$base" --data "$scratch/raven.txt" --out "$scratch/idle" -b 1 -c 8 -n 1 --lr 1e-30 \
+    --eval-tokens 64 >/dev/null 2>"$scratch/err" || bad "idle: $(cat "$scratch/err")"
+for type in q8 bf16; do # whose rounding, done twice, is that done once
+    exits 0 convert "$base" "$scratch/plain.gguf" --type $type
+    exits 0 merge -m "$scratch/plain.gguf" --adapter "$scratch/idle/adapter.safetensors" "$scratch/idle.gguf"
+    cmp -s "$scratch/plain.gguf" "$scratch/idle.gguf" || bad "$type: an adapter of zeros changed the model"
+done
+exits 2 merge -m "$scratch/q8.gguf" --adapter "$scratch/lora/adapter.safetensors" \
+    "$scratch/none.safetensors" && says "--type"
+
 # Stopped and gone on with, and on one thread: the same bits.
 tune "$scratch/whole" --lr 1e-2 -r 4 --vectors || bad "$(cat "$scratch/err")"
 tune "$scratch/part" --lr 1e-2 -r 4 --vectors --minutes 0.0005 || bad "$(cat "$scratch/err")"
@@ -87,6 +105,8 @@ cp "$scratch/out" "$scratch/loaded"
 exits 0 merge -m "$base" --adapter "$scratch/state/state.safetensors" "$scratch/with.safetensors"
 exits 0 generate -m "$scratch/with.safetensors" -p "a " -n 12 --greedy
 cmp -s "$scratch/out" "$scratch/loaded" || bad "a merged state gives another text"
+exits 2 merge -m "$base" --adapter "$scratch/state/state.safetensors" "$scratch/none.gguf" && says "--state"
+[ -e "$scratch/none.gguf" ] && bad "a model without its state was written"
 exits 2 finetune -m "$scratch/with.safetensors" --data "$scratch/raven.txt" --out "$scratch/x" \
     --method full && says "initial state"
 
