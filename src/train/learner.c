@@ -196,6 +196,7 @@ void cv_learner_close(cv_learner *l)
     cv_room_close(l->mem, &l->room);
     cv_free(l->mem, l->sequences);
     cv_free(l->mem, l->states);
+    cv_free(l->mem, l->start_gradients);
     cv_free(l->mem, l->images);
     cv_free(l->mem, l->grids);
     cv_free(l->mem, l->keep);
@@ -211,8 +212,9 @@ void cv_learner_close(cv_learner *l)
 
 size_t cv_learner_bytes(const cv_learner *l)
 {
-    size_t floats =
-        cv_room_floats(&l->room, cv_team_size(l->team)) + 3 * l->max_sequences * l->state_size;
+    const size_t states = 1 + (l->start_gradients ? 2 : 1) * l->max_sequences;
+    size_t floats = cv_room_floats(&l->room, cv_team_size(l->team));
+    if (l->states) floats += states * l->state_size;
     for (size_t i = 0; i < l->n_params; i++)
         floats += 4 * l->params[i].n; /* value, gradient, two layouts or moments */
     return floats * sizeof(float);

@@ -39,15 +39,16 @@ typedef struct cv_learner {
     size_t n_params;
     cv_trained *trained; /* [matrices] */
     size_t n_trained;
-    float *block;        /* values and gradients of all params that are not direct */
-    float *slots;        /* gradients beside model.weights */
+    float *block;          /* values and gradients of all params that are not direct */
+    float *slots;          /* gradients beside model.weights */
     unsigned char *panels; /* of the transposes */
 
     cv_room room; /* of the lessons: text_lesson.h, picture_lesson.h */
 
     /* Language models. */
     cv_sequence *sequences;
-    float *states; /* [sequences]: running, starting, gradient of that */
+    float *states;          /* the start that sequences share, then the running one of each */
+    float *start_gradients; /* [sequences] of the start; NULL: nobody wanted them yet */
     size_t state_size, max_sequences;
     /* The state that every sequence begins in, and its gradient, [state_size] in the model's order;
      * the caller's, or NULL: that of cv_state_start. */

@@ -59,7 +59,7 @@ size_t cv_loop_most(const cv_recipe *recipe, size_t n)
 uint64_t cv_loop_settings(const cv_recipe *r, uint64_t hash)
 {
     const double later[] = { (double)r->curve, (double)r->accumulate, r->average, (double)r->bf16 };
-    if (r->curve == CV_CURVE_COSINE && r->accumulate == 1 && r->average == 0.0 && !r->bf16)
+    if (r->curve == CV_RATE_COSINE && r->accumulate == 1 && r->average == 0.0 && !r->bf16)
         return hash;
     return XXH3_64bits_withSeed(later, sizeof later, hash);
 }

@@ -34,7 +34,7 @@ typedef struct cv_recipe {
     bool resume;     /* go on from resume.bin, where there is one */
     uint64_t seed, steps;
     size_t accumulate; /* parts that a step is cut into; they share the memory of one */
-    cv_curve curve;
+    cv_rate_curve curve;
     double learning_rate, final_learning_rate;
     uint64_t warmup;
     double beta1, beta2, eps, weight_decay, clip;

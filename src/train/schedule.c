@@ -10,9 +10,9 @@ cv_schedule cv_schedule_rwkv(double first, double last, int64_t tokens, uint64_t
 {
     const double step = tokens_per_step ? (double)tokens_per_step : 1.0;
     return (cv_schedule){
-        .curve = tokens > 0   ? CV_CURVE_COSINE
-                 : tokens < 0 ? CV_CURVE_MEAN
-                              : CV_CURVE_CONSTANT,
+        .curve = tokens > 0   ? CV_RATE_COSINE
+                 : tokens < 0 ? CV_RATE_MEAN
+                              : CV_RATE_CONSTANT,
         .first = first,
         .last = last,
         .end = fabs((double)tokens) / step,
@@ -25,7 +25,7 @@ cv_schedule cv_schedule_rwkv(double first, double last, int64_t tokens, uint64_t
 cv_schedule cv_schedule_vrwkv(double first, uint64_t steps, uint64_t warm_steps)
 {
     return (cv_schedule){
-        .curve = CV_CURVE_COSINE,
+        .curve = CV_RATE_COSINE,
         .first = first,
         .last = 0.01 * first,
         .end = (double)steps,
@@ -39,7 +39,7 @@ cv_schedule cv_schedule_vrwkv_l(double first, double last, double warm_first, ui
                                 uint64_t warm_steps)
 {
     return (cv_schedule){
-        .curve = CV_CURVE_COSINE,
+        .curve = CV_RATE_COSINE,
         .first = first,
         .last = last,
         .end = (double)steps,
@@ -64,11 +64,11 @@ static double curve_at(const cv_schedule *s, double p)
     const double exponential =
         s->first > 0.0 && s->last > 0.0 ? s->first * pow(s->last / s->first, p) : linear;
     switch (s->curve) {
-    case CV_CURVE_CONSTANT: break;
-    case CV_CURVE_LINEAR: return linear;
-    case CV_CURVE_COSINE: return cosine;
-    case CV_CURVE_EXPONENTIAL: return exponential;
-    case CV_CURVE_MEAN: return 0.5 * (cosine + exponential);
+    case CV_RATE_CONSTANT: break;
+    case CV_RATE_LINEAR: return linear;
+    case CV_RATE_COSINE: return cosine;
+    case CV_RATE_EXPONENTIAL: return exponential;
+    case CV_RATE_MEAN: return 0.5 * (cosine + exponential);
     }
     return s->first;
 }

@@ -10,13 +10,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-typedef enum cv_curve {
-    CV_CURVE_CONSTANT,    /* first */
-    CV_CURVE_LINEAR,      /* first + (last - first) p */
-    CV_CURVE_COSINE,      /* last + (first - last) (1 + cos(pi p)) / 2 */
-    CV_CURVE_EXPONENTIAL, /* first (last / first)^p; linear where one of them is 0 */
-    CV_CURVE_MEAN         /* the mean of the last two */
-} cv_curve;
+typedef enum cv_rate_curve {
+    CV_RATE_CONSTANT,    /* first */
+    CV_RATE_LINEAR,      /* first + (last - first) p */
+    CV_RATE_COSINE,      /* last + (first - last) (1 + cos(pi p)) / 2 */
+    CV_RATE_EXPONENTIAL, /* first (last / first)^p; linear where one of them is 0 */
+    CV_RATE_MEAN         /* the mean of the last two */
+} cv_rate_curve;
 
 /* In all of them the rate rises linearly from `warm_from` of its height. */
 typedef enum cv_warmup {
@@ -26,7 +26,7 @@ typedef enum cv_warmup {
 } cv_warmup;
 
 typedef struct cv_schedule {
-    cv_curve curve;
+    cv_rate_curve curve;
     double first, last;
     double end; /* steps at p = 1; tokens of a budget / tokens of a step, so not always whole */
     cv_warmup warmup;

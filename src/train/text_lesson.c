@@ -3,6 +3,17 @@
 
 #include "train/text_lesson.h"
 
+/* Where every sequence puts the gradient of its start, if that is wanted. */
+static corvid_status room_for_starts(cv_learner *l, corvid_error *err)
+{
+    if (!l->start_gradient || l->start_gradients) return CORVID_OK;
+    const size_t floats = l->max_sequences * l->state_size;
+    l->start_gradients = cv_alloc_huge(l->mem, floats * sizeof(float) + 64);
+    if (l->start_gradients) return CORVID_OK;
+    return cv_fail(err, CORVID_E_MEMORY, "out of memory: the gradients of %zu states",
+                   l->max_sequences);
+}
+
 corvid_status cv_learner_room(cv_learner *l, size_t n_sequences, size_t length, corvid_error *err)
 {
     const size_t rows = n_sequences * length, members = cv_team_size(l->team);
@@ -10,13 +21,16 @@ corvid_status cv_learner_room(cv_learner *l, size_t n_sequences, size_t length, 
     cv_lesson_memory memory;
     cv_free(l->mem, l->sequences);
     cv_free(l->mem, l->states);
+    cv_free(l->mem, l->start_gradients);
+    l->start_gradients = NULL;
     l->max_sequences = n_sequences;
     l->state_size = cv_state_size(&l->model);
     l->sequences = cv_alloc(l->mem, n_sequences, sizeof *l->sequences);
-    l->states = cv_alloc_huge(l->mem, 3 * n_sequences * l->state_size * sizeof(float) + 64);
+    l->states = cv_alloc_huge(l->mem, (1 + n_sequences) * l->state_size * sizeof(float) + 64);
     if (!l->sequences || !l->states)
         return cv_fail(err, CORVID_E_MEMORY, "out of memory: the states of %zu sequences",
                        n_sequences);
+    CV_TRY(room_for_starts(l, err));
     cv_language_lesson_memory(&l->model, rows, l->options.again, &one, &memory);
     return cv_room_open(l->mem, members, &memory, rows, &l->room, err);
 }
@@ -39,24 +53,24 @@ static void walk(const cv_member *me, void *arg)
     if (me->id == 0) w->full = tape.full;
 }
 
-/* Every sequence from the learner's start, or the model's.  Each has three states: the running one,
- * the one it began in, and the gradient of that. */
+/* Every sequence from the learner's start, or the model's: one for all of them, that nobody writes.
+ * Each has a state of its own that runs on and, where it is wanted, the gradient of the start. */
 static void start_sequences(cv_learner *l, const cv_batch *batch)
 {
     const size_t size = l->state_size;
+    const float *start = l->start ? l->start : l->states;
+    float *gradients = l->start_gradient ? l->start_gradients : NULL;
+    if (!l->start) cv_state_start(&l->model, l->states);
+    if (gradients) memset(gradients, 0, batch->n_sequences * size * sizeof *gradients);
     for (size_t i = 0; i < batch->n_sequences; i++) {
-        float *state = l->states + 3 * i * size, *start = state + size, *gradient = start + size;
-        if (l->start)
-            memcpy(start, l->start, size * sizeof *start);
-        else
-            cv_state_start(&l->model, start);
+        float *state = l->states + (1 + i) * size;
         memcpy(state, start, size * sizeof *state);
-        memset(gradient, 0, size * sizeof *gradient);
-        l->sequences[i] = (cv_sequence){ .begin = i * batch->length,
-                                         .n = batch->length,
-                                         .state = state,
-                                         .start = start,
-                                         .start_gradient = l->start_gradient ? gradient : NULL };
+        l->sequences[i] =
+            (cv_sequence){ .begin = i * batch->length,
+                           .n = batch->length,
+                           .state = state,
+                           .start = start,
+                           .start_gradient = gradients ? gradients + i * size : NULL };
     }
 }
 
@@ -93,6 +107,7 @@ static corvid_status run_batch(cv_learner *l, const cv_batch *batch, bool gradie
 {
     const size_t rows = batch->n_sequences * batch->length;
     CV_TRY(check_batch(l, batch, err));
+    CV_TRY(room_for_starts(l, err));
     start_sequences(l, batch);
     work w = { .learner = l,
                .lesson = { .step = { .tokens = batch->tokens,

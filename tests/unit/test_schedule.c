@@ -111,15 +111,15 @@ static void vrwkv_l_by_updates(void **state)
 static void curves(void **state)
 {
     (void)state;
-    cv_schedule s = { .curve = CV_CURVE_LINEAR, .first = 2.0, .last = 1.0, .end = 10.0 };
+    cv_schedule s = { .curve = CV_RATE_LINEAR, .first = 2.0, .last = 1.0, .end = 10.0 };
     assert_close(cv_schedule_at(&s, 0), 2.0);
     assert_close(cv_schedule_at(&s, 5), 1.5);
-    s.curve = CV_CURVE_EXPONENTIAL;
+    s.curve = CV_RATE_EXPONENTIAL;
     assert_close(cv_schedule_at(&s, 5), sqrt(2.0));
     s.last = 0.0; /* linear then */
     assert_close(cv_schedule_at(&s, 5), 1.0);
     assert_true(cv_schedule_at(&s, 10) == 0.0);
-    s.curve = CV_CURVE_CONSTANT;
+    s.curve = CV_RATE_CONSTANT;
     assert_close(cv_schedule_at(&s, 10), 2.0);
 }
 
@@ -130,7 +130,7 @@ static void warm_up_without_end(void **state)
     const cv_schedule s = cv_schedule_rwkv(1.0, 0.1, 1000, 100, 20, CV_WARM_FROM_V7);
     assert_close(cv_schedule_at(&s, 5), 0.01 + 0.99 * 0.25);
     assert_true(cv_schedule_progress(&s, 9) == 0.0 && cv_schedule_progress(&s, 10) == 1.0);
-    const cv_schedule nothing = { .curve = CV_CURVE_COSINE, .first = 1.0 };
+    const cv_schedule nothing = { .curve = CV_RATE_COSINE, .first = 1.0 };
     assert_close(cv_schedule_at(&nothing, 3), 1.0);
 }
 
