@@ -111,7 +111,7 @@ static const cli_option machine_table[] = {
     { "threads", 0, OPTION_COUNT, "N", "0",
       "Threads; 0 is as many as the process may use. Results do not depend on it.", FIELD(threads),
       0, 64 },
-    { "cpu", 0, OPTION_CHOICE, "ref|avx2|avx512|amx|neon", NULL,
+    { "cpu", 0, OPTION_CHOICE, "ref|avx2|avx512|bf16|amx|neon", NULL,
       "Force a level of kernels; otherwise the best one this processor has.", FIELD(cpu), 0, 0 },
     { 0 }
 };

@@ -39,7 +39,7 @@
     }
 #define CPU_OPTION                                                                  \
     {                                                                               \
-        "cpu", 0, OPTION_CHOICE, "ref|avx2|avx512|amx|neon", NULL,                  \
+        "cpu", 0, OPTION_CHOICE, "ref|avx2|avx512|bf16|amx|neon", NULL,             \
             "Force a level of kernels; otherwise the best one this processor has.", \
             offsetof(model_args, cpu), 0, 0                                         \
     }

@@ -125,7 +125,7 @@ static const cli_option recipe_table[] = {
       0 },
     { "threads", 0, OPTION_COUNT, "N", "0", "Threads; 0 is as many as the process may use.",
       FIELD(threads), 0, 64 },
-    { "cpu", 0, OPTION_CHOICE, "ref|avx2|avx512|amx|neon", NULL, "Force a level of kernels.",
+    { "cpu", 0, OPTION_CHOICE, "ref|avx2|avx512|bf16|amx|neon", NULL, "Force a level of kernels.",
       FIELD(cpu), 0, 0 },
     { 0 }
 };

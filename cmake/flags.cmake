@@ -55,6 +55,9 @@ function(corvid_kernel_flags list)
     elseif(source MATCHES "_avx512\\.c$")
       list(APPEND flags -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
            -mprefer-vector-width=512)
+    elseif(source MATCHES "_bf16\\.c$")
+      list(APPEND flags -mavx512bf16 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
+           -mprefer-vector-width=512)
     elseif(source MATCHES "_amx\\.c$")
       list(APPEND flags -mamx-tile -mamx-bf16 -mavx512bf16 -mavx512f -mavx512bw -mavx512dq
            -mavx512vl -mavx2 -mfma -mf16c -mprefer-vector-width=512)

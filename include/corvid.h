@@ -51,7 +51,7 @@ typedef struct corvid_model_options {
     size_t struct_size;                /* set by corvid_model_defaults */
     size_t n_threads;                  /* 0: as many as the process may use, at most 64 */
     size_t chunk;                      /* rows of one pass (1..1024); 0: 128 */
-    const char *cpu;                   /* "ref", "avx2", "avx512", "amx", "neon"; NULL: the best */
+    const char *cpu;                   /* "ref", "avx2", "avx512", "bf16", "amx", "neon"; NULL: best */
     float group_norm_eps;              /* v5 only; 0: the official 64e-5.  Files made for
                                             rwkv.cpp reproduce its figures with 1e-5 */
     const char *vocab;                 /* vocabulary file, or NULL: in the checkpoint, then

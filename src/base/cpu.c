@@ -45,22 +45,29 @@ cv_cpu_level cv_cpu_best(void)
  * lack them. */
 enum { GET_SUPPORTED = 0x1021, REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
 
+bool cv_cpu_has_bf16(void)
+{
+    const unsigned bf16 = 1u << 5; /* AVX512_BF16 */
+    unsigned a, b, c, d;
+    return cv_cpu_best() == CV_CPU_AVX512 && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
+           has_bits(a, bf16);
+}
+
 static bool has_amx(void)
 {
-    const unsigned bf16 = 1u << 5, amx = 1u << 22 | 1u << 24; /* AVX512_BF16; AMX-BF16, AMX-TILE */
-    const uint64_t tiles = (uint64_t)3 << 17;                 /* their configuration and data */
+    const unsigned amx = 1u << 22 | 1u << 24; /* AMX-BF16, AMX-TILE */
+    const uint64_t tiles = (uint64_t)3 << 17; /* their configuration and data */
     unsigned a, b, c, d;
     unsigned long supported = 0;
 
-    if (cv_cpu_best() != CV_CPU_AVX512 || !has_bits(saved_registers(), tiles)) return false;
+    if (!cv_cpu_has_bf16() || !has_bits(saved_registers(), tiles)) return false;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has_bits(d, amx)) return false;
-    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !has_bits(a, bf16)) return false;
     return syscall(SYS_arch_prctl, GET_SUPPORTED, &supported) == 0 && has_bits(supported, tiles);
 }
 
 cv_cpu_level cv_cpu_widest(void)
 {
-    return has_amx() ? CV_CPU_AMX : cv_cpu_best();
+    return has_amx() ? CV_CPU_AMX : cv_cpu_has_bf16() ? CV_CPU_BF16 : cv_cpu_best();
 }
 
 bool cv_cpu_allow_amx(void)
@@ -86,6 +93,11 @@ cv_cpu_level cv_cpu_widest(void)
 }
 
 bool cv_cpu_allow_amx(void)
+{
+    return false;
+}
+
+bool cv_cpu_has_bf16(void)
 {
     return false;
 }
@@ -133,7 +145,7 @@ size_t cv_cpu_count(void)
     return quota > 0 && quota < n ? quota : n;
 }
 
-static const char *const LEVEL_NAMES[] = { "ref", "avx2", "avx512", "neon", "amx" };
+static const char *const LEVEL_NAMES[] = { "ref", "avx2", "avx512", "neon", "amx", "bf16" };
 
 const char *cv_cpu_level_name(cv_cpu_level level)
 {

@@ -84,7 +84,8 @@ static corvid_status pick_kernels(const char *cpu, bool vision, const cv_kernels
     cv_cpu_level level = vision ? cv_cpu_widest() : cv_cpu_best();
     if (cpu && !cv_cpu_level_parse(cpu, &level))
         return cv_fail(err, CORVID_E_ARGUMENT,
-                       "%s: no such instruction set; expected ref, avx2, avx512, amx or neon", cpu);
+                       "%s: no such instruction set; expected ref, avx2, avx512, bf16, amx or neon",
+                       cpu);
     *out = cv_kernels_for(level);
     if (!*out && !cpu) *out = cv_kernels_for(cv_cpu_best()); /* the system may refuse the widest */
     if (!*out)

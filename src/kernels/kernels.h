@@ -1,8 +1,8 @@
 /* kernels.h - the table of functions that do the arithmetic, one table per instruction set.
  *
  * ref.c is plain C and complete; x86_avx2.c, x86_avx512.c and arm_neon.c fill the same table with
- * the text of simd_body.h over their own vectors; x86_amx.c has a matmul of its own, and the rest of
- * its table from x86_avx512.c.  tests/kernels/ compares every entry with ref.
+ * the text of simd_body.h over their own vectors; x86_amx.c and x86_bf16.c have products of their own,
+ * and the rest of their tables from x86_avx512.c.  tests/kernels/ compares every entry with ref.
  * A kernel computes one thread's part, allocates nothing and never waits.
  *
  * All sums run in a fixed order that depends on the shapes alone: neither on the number of rows

@@ -2,7 +2,7 @@
 #include "kernels/kernels.h"
 
 #if defined(__x86_64__)
-extern const cv_kernels cv_kernels_avx2, cv_kernels_avx512, cv_kernels_amx;
+extern const cv_kernels cv_kernels_avx2, cv_kernels_avx512, cv_kernels_amx, cv_kernels_bf16;
 #elif defined(__aarch64__)
 extern const cv_kernels cv_kernels_neon;
 #endif
@@ -14,6 +14,7 @@ const cv_kernels *cv_kernels_for(cv_cpu_level level)
     cv_cpu_level best = cv_cpu_best();
     if (level == CV_CPU_AVX2 && best >= CV_CPU_AVX2) return &cv_kernels_avx2;
     if (level == CV_CPU_AVX512 && best >= CV_CPU_AVX512) return &cv_kernels_avx512;
+    if (level == CV_CPU_BF16 && cv_cpu_has_bf16()) return &cv_kernels_bf16;
     if (level == CV_CPU_AMX && cv_cpu_allow_amx()) return &cv_kernels_amx;
 #elif defined(__aarch64__)
     if (level == CV_CPU_NEON) return &cv_kernels_neon;

@@ -1,9 +1,10 @@
-/* x86_avx512.c - the kernel table over 512-bit vectors (AVX-512 F, BW, DQ, VL), and that of AMX,
- * which is the same but for one entry. */
+/* x86_avx512.c - the kernel table over 512-bit vectors (AVX-512 F, BW, DQ, VL), and those of
+ * AMX and of AVX-512 BF16, which are the same but for two entries. */
 #include <immintrin.h>
 
 #include "kernels/kernels.h"
 #include "kernels/x86_amx.h"
+#include "kernels/x86_bf16.h"
 
 typedef __m512 vf;
 enum { VF = 16, MAX_ROWS = 12 };
@@ -98,7 +99,31 @@ static inline float v_sum(vf a)
 
 const cv_kernels cv_kernels_avx512 = SIMD_TABLE(CV_CPU_AVX512);
 
-/* The text of SIMD_TABLE with these entries in their places. */
+/* Only what may be rounded is another product. */
+static void matmul_or_bf16(const cv_matrix *W, size_t lo, size_t hi, size_t T, const float *x,
+                           size_t ldx, float *y, size_t ldy, bool add, float *scratch)
+{
+    if (W->rounded)
+        cv_bf16_matmul(W, lo, hi, T, x, ldx, y, ldy, add, scratch);
+    else
+        simd_matmul(W, lo, hi, T, x, ldx, y, ldy, add, scratch);
+}
+
+static void outer_or_bf16(size_t T, size_t n, size_t m, const float *a, size_t lda, const float *b,
+                          size_t ldb, float *W, size_t ldw, bool rounded, float *scratch)
+{
+    if (rounded)
+        cv_bf16_outer(T, n, m, a, lda, b, ldb, W, ldw, scratch);
+    else
+        simd_outer(T, n, m, a, lda, b, ldb, W, ldw, false, scratch);
+}
+
+/* The text of SIMD_TABLE with other entries in the places of two. */
+#define simd_matmul matmul_or_bf16
+#define simd_outer  outer_or_bf16
+const cv_kernels cv_kernels_bf16 = SIMD_TABLE(CV_CPU_BF16);
+#undef simd_matmul
+#undef simd_outer
 #define simd_matmul cv_amx_matmul
 #define simd_outer  cv_amx_outer
 const cv_kernels cv_kernels_amx = SIMD_TABLE(CV_CPU_AMX);

@@ -12,13 +12,15 @@
 enum { MOST_ROWS = 70, MOST_COLS = 608, MOST_T = 66, MOST_EXTRA = 7 };
 enum { MOST_PANELS = (MOST_ROWS + 15) / 16, MOST_Y = MOST_T * (MOST_ROWS + MOST_EXTRA) };
 
-/* The tables of kernel_check.h, and behind them that of AMX. */
+/* The tables of kernel_check.h, and behind them those of AMX and of BF16. */
 static const cv_kernels *product_table(size_t i)
 {
     size_t n = 0;
     while (table_at(n))
         n++;
-    return i < n ? table_at(i) : i == n ? cv_kernels_for(CV_CPU_AMX) : NULL;
+    if (i < n) return table_at(i);
+    const cv_kernels *amx = cv_kernels_for(CV_CPU_AMX), *bf16 = cv_kernels_for(CV_CPU_BF16);
+    return i == n ? (amx ? amx : bf16) : i == n + 1 && amx ? bf16 : NULL;
 }
 
 /* ---- matrices ------------------------------------------------------------------------------- */
@@ -515,6 +517,35 @@ static void test_split_sums(void **state)
         }
 }
 
+/* Of what may be rounded, inputs that bf16 holds lose nothing; others are rounded to the nearest, which
+ * gives the same bits as if they had been so before. */
+static void test_rounded_inputs(void **state)
+{
+    static float y[MOST_Y];
+    (void)state;
+    cv_rng rng;
+    cv_rng_seed(&rng, 27);
+    for (size_t n = 0; n < 60; n++) {
+        make_matrix(&the, &STORAGES[2], &rng, edgy(&rng, MOST_ROWS, 1), edgy(&rng, MOST_COLS, 1));
+        assert_int_equal(the.W.layout, CV_LAYOUT_BF16);
+        the.W.rounded = true;
+        make_vectors(&the, &rng, random_in(&rng, 1, MOST_T));
+        const cv_kernels *amx = cv_kernels_for(CV_CPU_AMX), *bf16 = cv_kernels_for(CV_CPU_BF16);
+        const cv_kernels *table = amx && n % 2 ? amx : bf16;
+        const size_t panels = (the.W.rows + CV_PANEL - 1) / CV_PANEL;
+        memcpy(the.y, the.before, the.y_floats * sizeof *the.y);
+        if (table) run_rows(table, &the, 0, panels, 0, the.T);
+        memcpy(y, the.y, the.y_floats * sizeof *y);
+        for (size_t i = 0; i < the.x_floats; i++)
+            the.x[i] = cv_bf16_to_f32(cv_f32_to_bf16(the.x[i]));
+        check_problem(&the, &rng);
+        memcpy(the.y, the.before, the.y_floats * sizeof *the.y);
+        if (table) run_rows(table, &the, 0, panels, 0, the.T);
+        if (table && !same_bits(the.y, y, the.y_floats))
+            describe(table, &the, "inputs are not rounded to the nearest");
+    }
+}
+
 static int make_fences(void **state)
 {
     (void)state;
@@ -541,7 +572,7 @@ int main(void)
         cmocka_unit_test(test_shapes),          cmocka_unit_test(test_rows_of_tiles),
         cmocka_unit_test(test_every_row_count), cmocka_unit_test(test_every_column_count),
         cmocka_unit_test(test_special_values),  cmocka_unit_test(test_extremes),
-        cmocka_unit_test(test_split_sums),
+        cmocka_unit_test(test_split_sums),      cmocka_unit_test(test_rounded_inputs),
     };
     return cmocka_run_group_tests(tests, make_fences, free_fences);
 }

@@ -4,13 +4,15 @@
 
 enum { MOST_TOKENS = 1100, MOST_WIDTH = 1100 };
 
-/* The tables of kernel_check.h, and behind them that of AMX. */
+/* The tables of kernel_check.h, and behind them those of AMX and of BF16. */
 static const cv_kernels *product_table(size_t i)
 {
     size_t n = 0;
     while (table_at(n))
         n++;
-    return i < n ? table_at(i) : i == n ? cv_kernels_for(CV_CPU_AMX) : NULL;
+    if (i < n) return table_at(i);
+    const cv_kernels *amx = cv_kernels_for(CV_CPU_AMX), *bf16 = cv_kernels_for(CV_CPU_BF16);
+    return i == n ? (amx ? amx : bf16) : i == n + 1 && amx ? bf16 : NULL;
 }
 
 typedef struct problem {
@@ -43,6 +45,11 @@ static void run_rows(const cv_kernels *table, const problem *p, size_t lo, size_
                  rounded, scratch);
 }
 
+static bool rounds(const cv_kernels *table)
+{
+    return table->level == CV_CPU_AMX || table->level == CV_CPU_BF16;
+}
+
 /* One rounding for each token and each product; what is rounded to bf16 loses 2^-8 of each. */
 static void check(const cv_kernels *table, const problem *p, bool rounded)
 {
@@ -59,7 +66,7 @@ static void check(const cv_kernels *table, const problem *p, bool rounded)
                 sum += x;
                 size += fabs(x);
             }
-            const double loss = rounded && table->level == CV_CPU_AMX ? 0x1p-7 : 0x1p-23;
+            const double loss = rounded && rounds(table) ? 0x1p-7 : 0x1p-23;
             const double bound = (((double)p->T + 8.0) * ROUNDING + loss) * size;
             if (!(fabs((double)p->W[at] - sum) <= bound))
                 fail_msg("%s: T %zu, n %zu, m %zu, at %zu, %zu: %g, expected %g", table_name(table),

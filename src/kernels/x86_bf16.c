@@ -1,0 +1,262 @@
+/* x86_bf16.c - products of what may be rounded to bf16, by the dot products of AVX-512 BF16.
+ *
+ * One instruction multiplies 16 pairs of bf16 by 16 others and adds both products to 16 sums in f32:
+ * twice the work of a multiply-add of f32.  A tile is 12 rows by two panels of 16 outputs; pairs run
+ * along the sum, which is over inputs in a product and over tokens in an outer product.  So both are
+ * the same tile, once their operands are packed.
+ *
+ * A sum is taken in chains of CV_FOLD inputs (or tokens), which are added to the result one after
+ * another.  Numbers below 2^-126 count as zero. */
+#include "kernels/x86_bf16.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum {
+    ROWS = 12,             /* of a tile */
+    SIDE = (int)CV_PANEL,  /* outputs of a panel; a tile has one or two */
+    FOLD = (int)CV_FOLD,   /* numbers of a chain */
+    PANEL = FOLD * SIDE,   /* numbers of a packed panel: [FOLD / 2][16][2] */
+    INPUT_ROW = FOLD + 32, /* numbers from a packed input to the next: other sets of the cache */
+    STRIP = 192,           /* rows that are packed together, a multiple of ROWS */
+    GROUP = (int)CV_MATMUL_GROUP, /* panels that are packed together */
+    WIDE = 960                    /* columns of an outer product that are packed together */
+};
+
+_Static_assert((GROUP * PANEL + STRIP * INPUT_ROW) * sizeof(uint16_t) <=
+                   CV_FOLD * 3 / 2 * (CV_MATMUL_GROUP + 1) * CV_PANEL * sizeof(float),
+               "room for what a product packs, even of one row");
+_Static_assert((WIDE + STRIP) * FOLD * sizeof(uint16_t) <= CV_OUTER_SCRATCH * sizeof(float),
+               "room for what an outer product packs");
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* All of 16 lanes, or the first n of them. */
+INLINE __mmask16 lanes(size_t n)
+{
+    return n >= SIDE ? 0xffff : (__mmask16)((1u << n) - 1);
+}
+
+/* ---- The tile -------------------------------------------------------------------------------- */
+
+/* Where the sums of a tile go: `rows` rows of `columns` numbers. */
+typedef struct place {
+    float *y;
+    size_t ld, rows, columns;
+    bool add;
+} place;
+
+INLINE void put_sums(const place *to, size_t r, size_t p, __m512 sums)
+{
+    const __mmask16 there = lanes(to->columns - p * SIDE);
+    float *y = to->y + r * to->ld + p * SIDE;
+    if (to->add) sums = _mm512_add_ps(_mm512_maskz_loadu_ps(there, y), sums);
+    _mm512_mask_storeu_ps(y, there, sums);
+}
+
+/* The sums over so many pairs.  Pair s of row r lies at x + r * row + s * step, that of 16 outputs at
+ * w + p * PANEL + s * 32.  P, row and step are constants where this is inlined. */
+INLINE void dot_tile(size_t P, size_t row, size_t step, size_t pairs, const uint16_t *x,
+                     const uint16_t *w, const place *to)
+{
+    __m512 acc[ROWS][2];
+#pragma GCC unroll 12
+    for (size_t r = 0; r < ROWS; r++)
+#pragma GCC unroll 2
+        for (size_t p = 0; p < P; p++)
+            acc[r][p] = _mm512_setzero_ps();
+    for (size_t r = 0; r < to->rows; r++) { /* they are needed at the end */
+        _mm_prefetch((const char *)(to->y + r * to->ld), _MM_HINT_T0);
+        _mm_prefetch((const char *)(to->y + r * to->ld + to->columns - 1), _MM_HINT_T0);
+    }
+    for (size_t s = 0; s < pairs; s++, x += step, w += 2 * SIDE) {
+        __m512i weights[2];
+#pragma GCC unroll 2
+        for (size_t p = 0; p < P; p++)
+            weights[p] = _mm512_load_si512(w + p * PANEL);
+#pragma GCC unroll 12
+        for (size_t r = 0; r < ROWS; r++) {
+            int pair;
+            memcpy(&pair, x + r * row, sizeof pair);
+            const __m512i input = _mm512_set1_epi32(pair);
+#pragma GCC unroll 2
+            for (size_t p = 0; p < P; p++)
+                acc[r][p] = _mm512_dpbf16_ps(acc[r][p], (__m512bh)input, (__m512bh)weights[p]);
+        }
+    }
+#pragma GCC unroll 12
+    for (size_t r = 0; r < ROWS; r++)
+#pragma GCC unroll 2
+        for (size_t p = 0; p < P; p++)
+            if (r < to->rows) put_sums(to, r, p, acc[r][p]);
+}
+
+/* ---- Packing --------------------------------------------------------------------------------- */
+
+/* a and b rounded to bf16, one behind the other. */
+INLINE __m512i rounded(__m512 a, __m512 b)
+{
+    return (__m512i)_mm512_cvtne2ps_pbh(b, a);
+}
+
+/* From 16 numbers and 16 more to pairs of one of each. */
+INLINE __m512i paired(__m512i halves)
+{
+    const __m512i order =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(order, halves);
+}
+
+/* n inputs of a panel as pairs of them; zero behind the last. */
+static void pack_panel(size_t n, const unsigned char *stored, uint16_t *to)
+{
+    for (size_t j = 0; j < n; j += 2, to += 2 * SIDE) {
+        const __mmask32 there = j + 2 <= n ? 0xffffffffu : 0xffffu;
+        _mm512_store_si512(
+            to, paired(_mm512_maskz_loadu_epi16(there, stored + j * SIDE * sizeof(uint16_t))));
+    }
+}
+
+/* n inputs of a row, and a zero where their number is odd. */
+INLINE void pack_input(size_t n, const float *x, uint16_t *to)
+{
+    for (size_t j = 0; j < n; j += 32) {
+        const size_t rest = n - j;
+        const __m512 a = _mm512_maskz_loadu_ps(lanes(rest), x + j);
+        const __m512 b =
+            rest > 16 ? _mm512_maskz_loadu_ps(lanes(rest - 16), x + j + 16) : _mm512_setzero_ps();
+        _mm512_storeu_si512(to + j, rounded(a, b));
+    }
+}
+
+/* Rows up to whole tiles; those beyond `rows` are zero. */
+static void pack_inputs(size_t rows, size_t n, const float *x, size_t ldx, uint16_t *to)
+{
+    size_t t = 0;
+    for (; t < rows; t++)
+        pack_input(n, x + t * ldx, to + t * INPUT_ROW);
+    for (; t % ROWS != 0; t++)
+        memset(to + t * INPUT_ROW, 0, INPUT_ROW * sizeof *to);
+}
+
+/* n <= 16 columns of two tokens, the second of which may be missing, as pairs of bf16. */
+INLINE __m512i two_tokens(const float *x, size_t ld, bool second, size_t n)
+{
+    const __m512 a = _mm512_maskz_loadu_ps(lanes(n), x);
+    const __m512 b = second ? _mm512_maskz_loadu_ps(lanes(n), x + ld) : _mm512_setzero_ps();
+    return paired(rounded(a, b));
+}
+
+/* m columns of T tokens as panels [m / 16][FOLD / 2][16][2]. */
+static void pack_columns(size_t T, size_t m, const float *b, size_t ld, uint16_t *to)
+{
+    for (size_t t = 0; t < T; t += 2)
+        for (size_t i = 0; i < m; i += SIDE)
+            _mm512_store_si512(to + i / SIDE * PANEL + t * SIDE,
+                               two_tokens(b + t * ld + i, ld, t + 1 < T, m - i));
+}
+
+/* n columns of T tokens as the rows of tiles, [n / 12][FOLD / 2][12][2]. */
+static void pack_turned(size_t T, size_t n, const float *a, size_t ld, uint16_t *to)
+{
+    for (size_t t = 0; t < T; t += 2)
+        for (size_t o = 0; o < n; o += ROWS)
+            _mm512_mask_storeu_epi32(
+                to + o * FOLD + t * ROWS, (__mmask16)((1 << ROWS) - 1),
+                two_tokens(a + t * ld + o, ld, t + 1 < T, smaller(ROWS, n - o)));
+}
+
+/* ---- Products -------------------------------------------------------------------------------- */
+
+static void input_tile(size_t pairs, const uint16_t *x, const uint16_t *w, const place *to)
+{
+    if (to->columns > SIDE)
+        dot_tile(2, INPUT_ROW, 2, pairs, x, w, to);
+    else
+        dot_tile(1, INPUT_ROW, 2, pairs, x, w, to);
+}
+
+static void token_tile(size_t pairs, const uint16_t *a, const uint16_t *b, const place *to)
+{
+    if (to->columns > SIDE)
+        dot_tile(2, 2, (size_t)2 * ROWS, pairs, a, b, to);
+    else
+        dot_tile(1, 2, (size_t)2 * ROWS, pairs, a, b, to);
+}
+
+/* `columns` outputs of packed panels by T rows of n inputs, which are packed here a strip at a
+ * time. */
+static void product_of_group(size_t n, size_t columns, const uint16_t *weights, size_t T,
+                             const float *x, size_t ldx, uint16_t *inputs, const place *whole)
+{
+    for (size_t t = 0; t < T; t += STRIP) {
+        const size_t rows = smaller(STRIP, T - t);
+        pack_inputs(rows, n, x + t * ldx, ldx, inputs);
+        for (size_t i = 0; i < columns; i += 2 * SIDE)
+            for (size_t r = 0; r < rows; r += ROWS) {
+                const place to = { .y = whole->y + (t + r) * whole->ld + i,
+                                   .ld = whole->ld,
+                                   .rows = smaller(ROWS, rows - r),
+                                   .columns = smaller(2 * SIDE, columns - i),
+                                   .add = whole->add };
+                input_tile((n + 1) / 2, inputs + r * INPUT_ROW, weights + i / SIDE * PANEL, &to);
+            }
+    }
+}
+
+void cv_bf16_matmul(const cv_matrix *W, size_t lo, size_t hi, size_t T, const float *x, size_t ldx,
+                    float *y, size_t ldy, bool add, float *scratch)
+{
+    uint16_t *weights = (uint16_t *)(void *)scratch, *inputs = weights + (size_t)GROUP * PANEL;
+    for (size_t j = 0; j < W->cols; j += FOLD) {
+        const size_t n = smaller(FOLD, W->cols - j);
+        for (size_t p = lo; p < hi; p += GROUP) {
+            const size_t end = smaller(p + GROUP, hi), first = p * SIDE;
+            for (size_t q = p; q < end; q++)
+                pack_panel(n, W->panels + q * W->panel_bytes + j * SIDE * sizeof(uint16_t),
+                           weights + (q - p) * PANEL);
+            const place to = { .y = y + first, .ld = ldy, .add = add || j > 0 };
+            product_of_group(n, smaller(end * SIDE, W->rows) - first, weights, T, x + j, ldx,
+                             inputs, &to);
+        }
+    }
+}
+
+/* Rows of W from packed columns of a, by packed columns of b. */
+static void outer_rows(size_t T, size_t n, size_t m, const uint16_t *a, const uint16_t *b, float *W,
+                       size_t ldw)
+{
+    for (size_t i = 0; i < m; i += 2 * SIDE)
+        for (size_t o = 0; o < n; o += ROWS) {
+            const place to = { .y = W + o * ldw + i,
+                               .ld = ldw,
+                               .rows = smaller(ROWS, n - o),
+                               .columns = smaller(2 * SIDE, m - i),
+                               .add = true };
+            token_tile((T + 1) / 2, a + o * FOLD, b + i / SIDE * PANEL, &to);
+        }
+}
+
+void cv_bf16_outer(size_t T, size_t n, size_t m, const float *a, size_t lda, const float *b,
+                   size_t ldb, float *W, size_t ldw, float *scratch)
+{
+    uint16_t *columns = (uint16_t *)(void *)scratch, *rows = columns + (size_t)WIDE * FOLD;
+    for (size_t t = 0; t < T; t += FOLD, a += FOLD * lda, b += FOLD * ldb) {
+        const size_t tokens = smaller(FOLD, T - t);
+        for (size_t i = 0; i < m; i += WIDE) {
+            const size_t wide = smaller(WIDE, m - i);
+            pack_columns(tokens, wide, b + i, ldb, columns);
+            for (size_t o = 0; o < n; o += STRIP) {
+                const size_t many = smaller(STRIP, n - o);
+                pack_turned(tokens, many, a + o, lda, rows);
+                outer_rows(tokens, many, wide, rows, columns, W + o * ldw + i, ldw);
+            }
+        }
+    }
+}
