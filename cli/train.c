@@ -40,6 +40,9 @@ static const cli_option text_table[] = {
     { "context", 'c', OPTION_COUNT, "N", "256", "Tokens of a sequence.", FIELD(context), 1, 1e7 },
     { "eval-tokens", 0, OPTION_COUNT, "N", "65536", "Tokens of an evaluation; 0: all.",
       FIELD(eval_tokens), 0, 0 },
+    { "token-shift", 0, OPTION_CHOICE, "on|off", "on",
+      "off: without the mix with the token before, of rwkv4, rwkv5.2 and rwkv7, to compare.",
+      FIELD(token_shift), 0, 0 },
     { 0 }
 };
 

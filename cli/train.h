@@ -9,7 +9,7 @@
 typedef struct train_options {
     general_options general;
     option_list data;
-    const char *out, *arch, *vocab, *augment, *norm, *schedule, *type, *cpu;
+    const char *out, *arch, *vocab, *augment, *norm, *schedule, *type, *cpu, *token_shift;
     uint64_t layers, dim, seed, steps, batch, context, eval_every, eval_tokens, eval_pictures,
         save_every, threads, tokens, size, patch, accumulate;
     const char *lr_final, *warmup, *weight_decay, *clip, *flip, *mixup, *cutmix;

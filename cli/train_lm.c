@@ -1,6 +1,8 @@
 /* train_lm.c - `corvid train lm`: a language model from nothing, in the open. */
 #include "train.h"
 
+#include <string.h>
+
 #include "training_view.h"
 
 /* What has another default where pictures are trained. */
@@ -45,6 +47,7 @@ static int take_options(const train_options *o, corvid_train_language_options *t
     t->average = o->ema;
     t->type = o->type;
     t->recompute = o->recompute;
+    t->token_shift = strcmp(o->token_shift, "on") == 0;
     t->keep_best = o->keep_best;
     t->max_seconds = 60 * o->minutes;
     return take_numbers(o, t);

@@ -446,6 +446,8 @@ typedef struct corvid_train_language_options {
     const char *type;            /* "f32" */
     int recompute, keep_best;    /* 0 */
     double max_seconds;          /* 0: none */
+    int token_shift;             /* 1; 0, of rwkv4, rwkv5.2 and rwkv7: the mixes stay where a token sees
+                                    nothing of the one before it, to show what the shift is worth */
 } corvid_train_language_options;
 
 CORVID_API void corvid_train_language_defaults(corvid_train_language_options *options);

@@ -32,7 +32,8 @@ void corvid_train_language_defaults(corvid_train_language_options *options)
                                                 .save_every = 500,
                                                 .accumulate = 1,
                                                 .schedule = "cosine",
-                                                .type = "f32" };
+                                                .type = "f32",
+                                                .token_shift = 1 };
 }
 
 static cv_language_run language_run(const corvid_train_language_options *o)
@@ -47,6 +48,7 @@ static cv_language_run language_run(const corvid_train_language_options *o)
                               .batch = o->batch,
                               .context = o->context,
                               .l2_wrap = o->l2_wrap,
+                              .no_shift = !o->token_shift,
                               .validation = o->validation,
                               .evaluate_tokens = o->evaluate_tokens };
 }

@@ -83,8 +83,14 @@ static const struct mix *find_mix(const char *name)
     return NULL;
 }
 
+bool cv_init_is_mix(const cv_field *field)
+{
+    return find_mix(field->official.name) != NULL;
+}
+
 static double mix_value(const place *p, const struct mix *mix, size_t i)
 {
+    if (p->settings->no_shift) return mix->one_minus ? 0.0 : 1.0;
     const double d = (double)i / (double)p->n;
     const double x = pow(d, mix->slope * pow(p->r10, mix->power)) + mix->lift * p->r01;
     return mix->one_minus ? 1.0 - x : x;
@@ -410,6 +416,12 @@ static corvid_status fill_orthogonal(const cv_view *view, recipe how, cv_rng *rn
     return cv_orthogonal(mem, rng, view->rows, view->cols, how.size * tall, out, err);
 }
 
+/* Mixes that are the same for all tokens. */
+static bool has_plain_shift(const cv_arch *arch)
+{
+    return arch->stack == &cv_language_stack && arch != &cv_rwkv6;
+}
+
 corvid_status cv_init_fill(const cv_source *source, uint64_t seed, const cv_view *view, float *out,
                            const cv_init_settings *settings, const corvid_allocator *mem,
                            corvid_error *err)
@@ -427,6 +439,10 @@ corvid_status cv_init_fill(const cv_source *source, uint64_t seed, const cv_view
     if (p.settings->mode != CV_INIT_FANCY && source->arch != &cv_vrwkv)
         return cv_fail(err, CORVID_E_ARGUMENT,
                        "%s has no local or global initialisation; only vrwkv has",
+                       source->arch->name);
+    if (p.settings->no_shift && !has_plain_shift(source->arch))
+        return cv_fail(err, CORVID_E_ARGUMENT,
+                       "%s has no token shift that can be left out; rwkv4, rwkv5.2 and rwkv7 have",
                        source->arch->name);
     const recipe how = recipe_of(source, &p, view);
     cv_rng rng = rng_of(source, seed, view);

@@ -43,9 +43,9 @@ static corvid_status open_learner(session *s, corvid_error *err)
                                  .context = r->context,
                                  .vocabulary = cv_tokenizer_size(s->tok) };
     CV_TRY(cv_shape_for(&wish, &s->shape, err));
-    const cv_init_settings init = { .embedding = s->shape.arch == &cv_rwkv4
-                                                     ? r->recipe.learning_rate
-                                                     : 0.0 };
+    const cv_init_settings init = { .embedding =
+                                        s->shape.arch == &cv_rwkv4 ? r->recipe.learning_rate : 0.0,
+                                    .no_shift = r->no_shift };
     CV_TRY(cv_loop_learner(s->mem, &r->recipe, &s->shape, &init, &s->learner, err));
     return cv_learner_room(&s->learner, s->course.most, r->context, err);
 }
@@ -90,8 +90,8 @@ static uint64_t hash_settings(const session *s)
                                r->validation,
                                (double)s->course.data.train.begin,
                                (double)s->course.data.train.end };
-    const uint64_t hash =
-        XXH3_64bits_withSeed(r->arch, strlen(r->arch), cv_vocabulary_hash(s->tok));
+    uint64_t hash = XXH3_64bits_withSeed(r->arch, strlen(r->arch), cv_vocabulary_hash(s->tok));
+    if (r->no_shift) hash = XXH3_64bits_withSeed("no shift", 8, hash);
     return cv_loop_settings(c, XXH3_64bits_withSeed(numbers, sizeof numbers, hash));
 }
 
@@ -120,6 +120,14 @@ static corvid_status score_validation(void *ctx, cv_run_score *score, corvid_err
     return cv_text_course_score(&s->course, &s->learner, score, err);
 }
 
+/* Without token shift the mixes stay as they were made. */
+static cv_group group_without_shift(void *ctx, const cv_param *param)
+{
+    const cv_source *source = &((const session *)ctx)->learner.source;
+    if (cv_init_is_mix(param->view.field)) return (cv_group){ 0.0, false };
+    return cv_group_of(cv_grouping_of(source), source, &param->view);
+}
+
 corvid_status cv_train_language(const corvid_allocator *mem, const cv_language_run *run,
                                 corvid_error *err)
 {
@@ -135,6 +143,7 @@ corvid_status cv_train_language(const corvid_allocator *mem, const cv_language_r
                                .vocab = run->vocab,
                                .ctx = &s,
                                .batch = learn_part,
+                               .group = run->no_shift ? group_without_shift : NULL,
                                .score = run->validation > 0.0 ? score_validation : NULL };
         status = cv_loop_run(mem, &run->recipe, &task, err);
     }

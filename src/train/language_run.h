@@ -14,6 +14,7 @@ typedef struct cv_language_run {
     size_t n_data;
     size_t batch, context; /* sequences of a step, tokens of each */
     double l2_wrap;
+    bool no_shift;   /* mixes stay where a token sees nothing of the one before it */
     double validation; /* the part kept aside; 0: none */
     uint64_t evaluate_tokens;
 } cv_language_run;

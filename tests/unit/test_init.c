@@ -556,6 +556,38 @@ static void settings_and_modes(void **state)
     drop(m);
 }
 
+/* Without token shift: every mix is that of the token alone, and all else is as ever. */
+static void without_shift(void **state)
+{
+    (void)state;
+    const cv_init_settings alone = { .no_shift = true };
+    static const struct {
+        cv_shape_wish wish;
+        const char *mix;
+        double value;
+    } cases[] = { { LANGUAGE("rwkv4"), "blocks.1.att.time_mix_k", 1.0 },
+                  { LANGUAGE("rwkv4"), "blocks.0.ffn.time_mix_r", 1.0 },
+                  { LANGUAGE("rwkv5.2"), "blocks.1.att.time_mix_g", 1.0 },
+                  { LANGUAGE("rwkv7"), "blocks.1.att.x_w", 0.0 } };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        model *m = fill(cases[i].wish, 1, &alone), *other = fill(cases[i].wish, 1, NULL);
+        check_constant(m, cases[i].mix, cases[i].value);
+        for (size_t k = 0; k < m->n; k++) {
+            const filled *a = &m->tensors[k], *b = &other->tensors[k];
+            const bool same = memcmp(a->x, b->x, a->n * sizeof *a->x) == 0;
+            assert_true(same != cv_init_is_mix(a->view.field));
+        }
+        drop(m);
+        drop(other);
+    }
+    model *m = fill((cv_shape_wish)LANGUAGE("rwkv6"), 1, NULL);
+    const filled *t = find(m, "emb.weight");
+    corvid_error err;
+    assert_int_equal(cv_init_fill(&m->source, 1, &t->view, t->x, &alone, &cv_libc_allocator, &err),
+                     CORVID_E_ARGUMENT);
+    drop(m);
+}
+
 /* ---- Chance ------------------------------------------------------------------------------------ */
 
 static void by_seed_and_name_alone(void **state)
@@ -675,6 +707,7 @@ int main(void)
         cmocka_unit_test(tall_low_ranks),
         cmocka_unit_test(vision_models),
         cmocka_unit_test(settings_and_modes),
+        cmocka_unit_test(without_shift),
         cmocka_unit_test(by_seed_and_name_alone),
         cmocka_unit_test(short_of_memory),
         cmocka_unit_test(groups_by_name),
