@@ -123,10 +123,20 @@ static void pack_panel(size_t n, const unsigned char *stored, uint16_t *to)
     }
 }
 
+/* Two lines of a row some rows further on, wherever memory ends. */
+INLINE void fetch_later(const float *x, size_t ld)
+{
+    enum { ROWS_AHEAD = 8 };
+    const uintptr_t there = (uintptr_t)x + ROWS_AHEAD * ld * sizeof *x;
+    _mm_prefetch((const char *)there, _MM_HINT_T0);
+    _mm_prefetch((const char *)(there + SIDE * sizeof *x), _MM_HINT_T0);
+}
+
 /* n inputs of a row, and a zero where their number is odd. */
-INLINE void pack_input(size_t n, const float *x, uint16_t *to)
+INLINE void pack_input(size_t n, const float *x, size_t ldx, uint16_t *to)
 {
     for (size_t j = 0; j < n; j += 32) {
+        fetch_later(x + j, ldx);
         const size_t rest = n - j;
         const __m512 a = _mm512_maskz_loadu_ps(lanes(rest), x + j);
         const __m512 b =
@@ -140,7 +150,7 @@ static void pack_inputs(size_t rows, size_t n, const float *x, size_t ldx, uint1
 {
     size_t t = 0;
     for (; t < rows; t++)
-        pack_input(n, x + t * ldx, to + t * INPUT_ROW);
+        pack_input(n, x + t * ldx, ldx, to + t * INPUT_ROW);
     for (; t % ROWS != 0; t++)
         memset(to + t * INPUT_ROW, 0, INPUT_ROW * sizeof *to);
 }
@@ -157,19 +167,25 @@ INLINE __m512i two_tokens(const float *x, size_t ld, bool second, size_t n)
 static void pack_columns(size_t T, size_t m, const float *b, size_t ld, uint16_t *to)
 {
     for (size_t t = 0; t < T; t += 2)
-        for (size_t i = 0; i < m; i += SIDE)
+        for (size_t i = 0; i < m; i += SIDE) {
+            fetch_later(b + t * ld + i, ld);
+            fetch_later(b + (t + 1) * ld + i, ld);
             _mm512_store_si512(to + i / SIDE * PANEL + t * SIDE,
                                two_tokens(b + t * ld + i, ld, t + 1 < T, m - i));
+        }
 }
 
 /* n columns of T tokens as the rows of tiles, [n / 12][FOLD / 2][12][2]. */
 static void pack_turned(size_t T, size_t n, const float *a, size_t ld, uint16_t *to)
 {
     for (size_t t = 0; t < T; t += 2)
-        for (size_t o = 0; o < n; o += ROWS)
+        for (size_t o = 0; o < n; o += ROWS) {
+            fetch_later(a + t * ld + o, ld);
+            fetch_later(a + (t + 1) * ld + o, ld);
             _mm512_mask_storeu_epi32(
                 to + o * FOLD + t * ROWS, (__mmask16)((1 << ROWS) - 1),
                 two_tokens(a + t * ld + o, ld, t + 1 < T, smaller(ROWS, n - o)));
+        }
 }
 
 /* ---- Products -------------------------------------------------------------------------------- */

@@ -192,14 +192,8 @@ size_t cv_linear_own_scratch(void)
 
 /* ---- Layouts --------------------------------------------------------------------------------- */
 
-/* 16 numbers of one input of a panel. */
-static void lay_out_16(const cv_matrix *W, const float *from, unsigned char *to)
-{
-    if (W->layout == CV_LAYOUT_BF16)
-        cv_from_f32(CV_BF16, from, to, CV_PANEL);
-    else
-        memcpy(to, from, CV_PANEL * sizeof *from);
-}
+/* Inputs of a panel that are laid out together: long rows are converted faster. */
+#define LAID ((size_t)16)
 
 /* Panels [lo, hi) of the matrix whose element (i, j) is value[i * row + j * column]. */
 static void lay_out(const cv_matrix *W, size_t lo, size_t hi, const float *value, size_t row,
@@ -210,11 +204,16 @@ static void lay_out(const cv_matrix *W, size_t lo, size_t hi, const float *value
         unsigned char *to = (unsigned char *)(size_t)(W->panels + p * W->panel_bytes);
         const size_t first = p * CV_PANEL,
                      n = W->rows - first < CV_PANEL ? W->rows - first : CV_PANEL;
-        for (size_t j = 0; j < W->cols; j++, to += step) {
-            float numbers[CV_PANEL] = { 0.0f };
+        for (size_t j = 0; j < W->cols; j += LAID, to += LAID * step) {
+            const size_t inputs = W->cols - j < LAID ? W->cols - j : LAID;
+            float numbers[LAID][CV_PANEL] = { { 0.0f } };
             for (size_t i = 0; i < n; i++)
-                numbers[i] = value[(first + i) * row + j * column];
-            lay_out_16(W, numbers, to);
+                for (size_t k = 0; k < inputs; k++)
+                    numbers[k][i] = value[(first + i) * row + (j + k) * column];
+            if (W->layout == CV_LAYOUT_BF16)
+                cv_from_f32(CV_BF16, numbers[0], to, inputs * CV_PANEL);
+            else
+                memcpy(to, numbers, inputs * sizeof numbers[0]);
         }
     }
 }
