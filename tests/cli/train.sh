@@ -1,6 +1,7 @@
 # train.sh - `corvid train lm`: a small run learns, is stopped and killed, goes on, and ends with the
 # same bits; what cannot be written loses nothing.
 . "$(dirname "$0")/check.inc"
+. "$(dirname "$0")/tensors.inc"
 
 # A text that is easy to learn.
 i=0
@@ -181,6 +182,16 @@ says "not finite"
 exits 0 generate -m "$scratch/wild/model.safetensors" -p "the " -n 1
 same "step of the last saving" "$(grep -c saved "$scratch/wild/log.jsonl")" \
     "$(last_of "$scratch/wild" step)"
+
+# Without token shift the mixes stay where they begin, and everything else learns.
+train_exits 0 "$scratch/alone" --arch rwkv4 -n 10 --token-shift off
+for mix in att.time_mix_k att.time_mix_v att.time_mix_r ffn.time_mix_k ffn.time_mix_r; do
+    same "$mix" "$(tensor "$scratch/alone/model.safetensors" "blocks.1.$mix" | sort -u)" 1
+done
+tensor "$scratch/alone/model.safetensors" blocks.1.att.time_first >"$scratch/first"
+[ "$(sort -u "$scratch/first" | wc -l)" -gt 3 ] || bad "time_first has not learnt"
+train_exits 8 "$scratch/alone" --arch rwkv4 -n 10 --resume
+train_exits 2 "$scratch/x" --arch rwkv6 --token-shift off && says "rwkv4, rwkv5.2 and rwkv7"
 
 # What cannot be.
 exits 2 train && says "train lm"
