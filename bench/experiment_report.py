@@ -280,7 +280,8 @@ def pairs_sentence(lines, seeds):
              if seed in on and seed in off]
     return "What the shift gains: " + ", ".join(pairs) + "; the reference has 0.052. " \
         "Without it a token's mixes let nothing of the token before in, from the first step to " \
-        "the last, and are not learnt; all else is the same."
+        "the last, and are not learnt (their gradients still count in the norm that is clipped); all " \
+        "else is the same."
 
 
 def verdict_sentence(verdict, judged, unlike):

@@ -81,13 +81,13 @@ static corvid_status check_memory(const cv_source *source, const cv_engine_optio
 static corvid_status pick_kernels(const char *cpu, bool vision, const cv_kernels **out,
                                   corvid_error *err)
 {
-    cv_cpu_level level = vision ? cv_cpu_widest() : cv_cpu_best();
+    cv_cpu_level level;
+    *out = vision ? cv_kernels_widest() : cv_kernels_for(cv_cpu_best());
     if (cpu && !cv_cpu_level_parse(cpu, &level))
         return cv_fail(err, CORVID_E_ARGUMENT,
                        "%s: no such instruction set; expected ref, avx2, avx512, bf16, amx or neon",
                        cpu);
-    *out = cv_kernels_for(level);
-    if (!*out && !cpu) *out = cv_kernels_for(cv_cpu_best()); /* the system may refuse the widest */
+    if (cpu) *out = cv_kernels_for(level);
     if (!*out)
         return cv_fail(err, CORVID_E_ARGUMENT,
                        "%s: this machine or build has no such kernels; the best here is %s", cpu,

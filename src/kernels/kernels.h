@@ -239,7 +239,7 @@ extern const cv_kernels cv_kernels_ref;
 /* The table of a level, or NULL when this build or this machine has none. */
 const cv_kernels *cv_kernels_for(cv_cpu_level level);
 
-/* The fastest for products of many rows (cv_cpu_widest), or the best where the system refuses it. */
+/* The fastest for products of many rows (cv_cpu_widest), or the next where the system refuses it. */
 const cv_kernels *cv_kernels_widest(void);
 
 #endif

@@ -25,5 +25,6 @@ const cv_kernels *cv_kernels_for(cv_cpu_level level)
 const cv_kernels *cv_kernels_widest(void)
 {
     const cv_kernels *widest = cv_kernels_for(cv_cpu_widest());
+    if (!widest) widest = cv_kernels_for(CV_CPU_BF16); /* the system refuses tiles */
     return widest ? widest : cv_kernels_for(cv_cpu_best());
 }

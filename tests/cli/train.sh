@@ -183,6 +183,28 @@ exits 0 generate -m "$scratch/wild/model.safetensors" -p "the " -n 1
 same "step of the last saving" "$(grep -c saved "$scratch/wild/log.jsonl")" \
     "$(last_of "$scratch/wild" step)"
 
+# Products in bf16: the same bits on one thread, on three, and where it was stopped on the way, at widths
+# that are no multiples of a panel.
+bf16="--arch rwkv4 --type bf16 -n 12 --save-every 6"
+# shellcheck disable=SC2086
+{
+    train_exits 0 "$scratch/half" $bf16
+    train_exits 0 "$scratch/half3" $bf16 --threads 3
+    "$corvid" train lm --data "$scratch/crow.txt" --arch lstm --layers 1 --dim 40 -b 3 -c 17 -n 8 \
+        --type bf16 --out "$scratch/odd" --quiet >/dev/null 2>&1 || bad "an LSTM of width 40 in bf16"
+    "$corvid" train lm --data "$scratch/crow.txt" --arch lstm --layers 1 --dim 40 -b 3 -c 17 -n 8 \
+        --type bf16 --threads 3 --out "$scratch/odd3" --quiet >/dev/null 2>&1
+    begin "$scratch/half_killed" $bf16
+    while kill -0 $run 2>/dev/null && ! grep -qs saved "$scratch/half_killed/log.jsonl"; do sleep 0.01; done
+    kill -9 $run 2>/dev/null
+    wait $run 2>/dev/null
+    train_exits 0 "$scratch/half_killed" $bf16 --resume
+}
+same_files "$scratch/half" "$scratch/half3" model.safetensors
+same_files "$scratch/half" "$scratch/half_killed" model.safetensors
+same_files "$scratch/odd" "$scratch/odd3" model.safetensors
+cmp -s "$scratch/half/model.safetensors" "$scratch/odd/model.safetensors" && bad "two models are one"
+
 # Without token shift the mixes stay where they begin, and everything else learns.
 train_exits 0 "$scratch/alone" --arch rwkv4 -n 10 --token-shift off
 for mix in att.time_mix_k att.time_mix_v att.time_mix_r ffn.time_mix_k ffn.time_mix_r; do
@@ -191,6 +213,9 @@ done
 tensor "$scratch/alone/model.safetensors" blocks.1.att.time_first >"$scratch/first"
 [ "$(sort -u "$scratch/first" | wc -l)" -gt 3 ] || bad "time_first has not learnt"
 train_exits 8 "$scratch/alone" --arch rwkv4 -n 10 --resume
+train_exits 0 "$scratch/alone7" -n 4 --token-shift off
+same "ffn.x_k" "$(tensor "$scratch/alone7/model.safetensors" blocks.0.ffn.x_k | sort -u)" 0
+train_exits 2 "$scratch/x" --arch gpt --token-shift off && says "no token shift"
 train_exits 2 "$scratch/x" --arch rwkv6 --token-shift off && says "rwkv4, rwkv5.2 and rwkv7"
 
 # What cannot be.

@@ -525,6 +525,8 @@ static void test_rounded_inputs(void **state)
     (void)state;
     cv_rng rng;
     cv_rng_seed(&rng, 27);
+    if (!cv_kernels_for(CV_CPU_AMX) && !cv_kernels_for(CV_CPU_BF16))
+        print_message("SKIP: no kernels of this machine round\n");
     for (size_t n = 0; n < 60; n++) {
         make_matrix(&the, &STORAGES[2], &rng, edgy(&rng, MOST_ROWS, 1), edgy(&rng, MOST_COLS, 1));
         assert_int_equal(the.W.layout, CV_LAYOUT_BF16);
@@ -544,6 +546,63 @@ static void test_rounded_inputs(void **state)
         if (table && !same_bits(the.y, y, the.y_floats))
             describe(table, &the, "inputs are not rounded to the nearest");
     }
+}
+
+/* Where nothing may be rounded the table of BF16 is that of AVX-512, to the bit. */
+static void test_bf16_is_avx512(void **state)
+{
+    static float y[MOST_Y];
+    (void)state;
+    const cv_kernels *bf16 = cv_kernels_for(CV_CPU_BF16), *avx512 = cv_kernels_for(CV_CPU_AVX512);
+    if (!bf16) {
+        print_message("SKIP: no AVX-512 BF16 on this machine\n");
+        skip();
+    }
+    cv_rng rng;
+    cv_rng_seed(&rng, 28);
+    for (size_t s = 0; s < COUNT(STORAGES); s++) {
+        make_matrix(&the, &STORAGES[s], &rng, MOST_ROWS, 288);
+        make_vectors(&the, &rng, MOST_T);
+        memcpy(the.y, the.before, the.y_floats * sizeof *the.y);
+        run_rows(avx512, &the, 0, MOST_PANELS, 0, the.T);
+        memcpy(y, the.y, the.y_floats * sizeof *y);
+        memcpy(the.y, the.before, the.y_floats * sizeof *the.y);
+        run_rows(bf16, &the, 0, MOST_PANELS, 0, the.T);
+        assert_true(same_bits(the.y, y, the.y_floats));
+    }
+}
+
+/* More rows than are packed together, and more panels: each row and panel is as if it were alone. */
+static void test_many_rounded(void **state)
+{
+    enum { ROWS = 640, COLS = 272, T = 410 };
+    static float x[T * COLS], y[T * ROWS], one[ROWS], weights[ROWS * COLS];
+    static _Alignas(64) uint16_t panels[ROWS * COLS];
+    (void)state;
+    cv_rng rng;
+    cv_rng_seed(&rng, 29);
+    fill_normal(&rng, x, T * COLS, 0.0f, 1.0f);
+    fill_normal(&rng, weights, ROWS * COLS, 0.0f, 1.0f);
+    for (size_t i = 0; i < ROWS * COLS; i++)
+        panels[i] = cv_f32_to_bf16(weights[i]);
+    const cv_matrix W = { .rows = ROWS,
+                          .cols = COLS,
+                          .layout = CV_LAYOUT_BF16,
+                          .rounded = true,
+                          .panel_bytes = COLS * CV_PANEL * sizeof *panels,
+                          .panels = (const unsigned char *)panels };
+    float *scratch = aligned_alloc(64, (cv_matmul_scratch(T) * sizeof(float) + 63) / 64 * 64);
+    assert_non_null(scratch);
+    const cv_kernels *table;
+    for (size_t i = 0; (table = product_table(i)); i++) {
+        table->matmul(&W, 0, ROWS / CV_PANEL, T, x, COLS, y, ROWS, false, scratch);
+        for (size_t t = 0; t < T; t += 11) {
+            for (size_t p = 0; p < ROWS / CV_PANEL; p += 8)
+                table->matmul(&W, p, p + 8, 1, x + t * COLS, COLS, one, ROWS, false, scratch);
+            assert_true(same_bits(one, y + t * ROWS, ROWS));
+        }
+    }
+    free(scratch);
 }
 
 static int make_fences(void **state)
@@ -573,6 +632,7 @@ int main(void)
         cmocka_unit_test(test_every_row_count), cmocka_unit_test(test_every_column_count),
         cmocka_unit_test(test_special_values),  cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_split_sums),      cmocka_unit_test(test_rounded_inputs),
+        cmocka_unit_test(test_bf16_is_avx512),  cmocka_unit_test(test_many_rounded),
     };
     return cmocka_run_group_tests(tests, make_fences, free_fences);
 }

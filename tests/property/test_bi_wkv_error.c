@@ -22,8 +22,8 @@ enum { C = 20, MOST_T = 16384, PLACES = 64, MOST_MEMBERS = 5, MOST_C = 40, MOST_
 /* The tables of this build and machine; NULL past the end. */
 static const cv_kernels *table_at(size_t i)
 {
-    static const cv_cpu_level LEVELS[] = { CV_CPU_REF, CV_CPU_AVX2, CV_CPU_AVX512, CV_CPU_AMX,
-                                           CV_CPU_NEON };
+    static const cv_cpu_level LEVELS[] = { CV_CPU_REF, CV_CPU_AVX2, CV_CPU_AVX512,
+                                           CV_CPU_AMX, CV_CPU_BF16, CV_CPU_NEON };
     for (size_t l = 0; l < COUNT(LEVELS); l++) {
         const cv_kernels *table = cv_kernels_for(LEVELS[l]);
         if (table && i-- == 0) return table;

@@ -239,8 +239,8 @@ static void compare_all(const char *what, const outcome *got, const outcome *exp
 static void check(const shape *s, uint64_t seed)
 {
     static outcome sums, aft, wkv;
-    static const cv_cpu_level levels[] = { CV_CPU_REF, CV_CPU_AVX2, CV_CPU_AVX512, CV_CPU_NEON,
-                                           CV_CPU_AMX };
+    static const cv_cpu_level levels[] = { CV_CPU_REF,  CV_CPU_AVX2, CV_CPU_AVX512,
+                                           CV_CPU_NEON, CV_CPU_AMX,  CV_CPU_BF16 };
     const size_t n = tokens_of(s) * s->A;
     draw(s, seed);
     direct(s, &sums);

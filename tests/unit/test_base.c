@@ -401,7 +401,7 @@ static void rng_moments(void **state)
 static void cpu_names_go_both_ways(void **state)
 {
     (void)state;
-    for (int i = 0; i <= 3; i++) {
+    for (int i = 0; i <= CV_CPU_BF16; i++) {
         cv_cpu_level level = CV_CPU_REF;
         assert_int_equal(cv_cpu_level_parse(cv_cpu_level_name((cv_cpu_level)i), &level), 1);
         assert_int_equal(level, i);
@@ -420,12 +420,13 @@ static void cpu_level_agrees_with_the_system(void **state)
     size_t n;
     char *text = test_read_file("/proc/cpuinfo", &n);
     char *flags = strstr(text, "\nflags"), *end = flags ? strchr(flags + 1, '\n') : NULL;
-    bool listed = end != NULL, avx2 = false, avx512 = false;
+    bool listed = end != NULL, avx2 = false, avx512 = false, bf16 = false;
     if (end) {
         memcpy(end, " ", 2); /* the last flag has a space behind it too */
         avx2 = strstr(flags, " avx2 ") && strstr(flags, " fma ") && strstr(flags, " f16c ");
         avx512 = strstr(flags, " avx512f ") && strstr(flags, " avx512bw ") &&
                  strstr(flags, " avx512dq ") && strstr(flags, " avx512vl ");
+        bf16 = avx512 && strstr(flags, " avx512_bf16 ");
     }
     free(text);
     if (!listed) {
@@ -433,6 +434,7 @@ static void cpu_level_agrees_with_the_system(void **state)
         skip();
     }
     assert_int_equal(cv_cpu_best(), !avx2 ? CV_CPU_REF : avx512 ? CV_CPU_AVX512 : CV_CPU_AVX2);
+    assert_int_equal(cv_cpu_has_bf16(), bf16);
 }
 
 int main(void)
