@@ -6,7 +6,7 @@ SHELL     := /bin/bash
 JOBS      ?= $(shell nproc)
 PREFIX    ?= /usr/local
 MODEL     ?= story
-PROMPT    ?= In the evening
+PROMPT    ?= In the evening, the old man
 PICTURES  ?= $(wildcard $(addprefix examples/pictures/*.,jpg jpeg png webp))
 CONFIGURE := cmake $(if $(CORVID_WERROR),-DCORVID_WERROR=$(CORVID_WERROR)) --log-level=WARNING
 CTEST     := ctest --no-tests=error --output-on-failure -j $(JOBS)
