@@ -7,7 +7,7 @@ build="gcc libc6-dev cmake ninja-build pkgconf libzip-dev libjansson-dev libxxha
        libutf8proc-dev libedit-dev libturbojpeg0-dev libpng-dev libwebp-dev libarchive-dev"
 test="g++ libcmocka-dev libpcre2-dev python3 python3-pil"
 extra="clang libclang-rt-14-dev llvm clang-format cppcheck valgrind gcovr git
-       gcc-aarch64-linux-gnu qemu-user libcmocka-dev:arm64"
+       gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user libcmocka-dev:arm64"
 
 command -v dpkg-query >/dev/null || { echo "setup: no Debian here; see the lists in $0"; exit 0; }
 
