@@ -41,10 +41,6 @@ cv_cpu_level cv_cpu_best(void)
     return CV_CPU_AVX512;
 }
 
-/* Requests of arch_prctl, and the number of the tiles among the register sets; older system headers
- * lack them. */
-enum { GET_SUPPORTED = 0x1021, REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
-
 bool cv_cpu_has_bf16(void)
 {
     const unsigned bf16 = 1u << 5; /* AVX512_BF16 */
@@ -52,6 +48,10 @@ bool cv_cpu_has_bf16(void)
     return cv_cpu_best() == CV_CPU_AVX512 && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
            has_bits(a, bf16);
 }
+
+/* Requests of arch_prctl, and the number of the tiles among the register sets; older system headers
+ * lack them. */
+enum { GET_SUPPORTED = 0x1021, REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
 
 static bool has_amx(void)
 {

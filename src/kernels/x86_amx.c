@@ -20,10 +20,7 @@
  * with such a one, or an infinite one, or where a product overflows, it may be NaN instead of
  * infinity.  Numbers below 2^-126 count as zero, pieces of others as well. */
 #include "kernels/x86_amx.h"
-
-#include <immintrin.h>
-
-#define INLINE static inline __attribute__((always_inline))
+#include "kernels/x86_pairs.h"
 
 enum {
     SIDE = 16,                                   /* rows of a tile */
@@ -33,7 +30,8 @@ enum {
                                                     packed together */
     PIECES_MAX = 3,                              /* of a number */
     FOLD_SIZE = FOLD_STEPS * PIECES_MAX * PIECE, /* bf16 numbers of 16 rows or outputs, packed */
-    ROW = DEEP * sizeof(uint16_t)                /* bytes of a row of any tile */
+    ROW = DEEP * sizeof(uint16_t),               /* bytes of a row of any tile */
+    ROWS_AHEAD = 4                               /* that are fetched before they are packed */
 };
 
 /* How many pieces inputs and weights are cut into.  Piece a of an input meets piece b of a weight
@@ -75,11 +73,6 @@ static const _Alignas(64) tile_config FULL_TILES = {
     .rows = { SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE },
 };
 
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 /* ---- Splitting ------------------------------------------------------------------------------- */
 
 /* x rounded to bf16, as f32.  A NaN may become zero: what remains of it is NaN still. */
@@ -99,12 +92,6 @@ INLINE __m512 without_infinity(__m512 x)
     return _mm512_range_ps(x, most, SMALLER_SIZE_WITH_SIGN_OF_FIRST);
 }
 
-/* a and b rounded to bf16, one behind the other. */
-INLINE __m512i rounded(__m512 a, __m512 b)
-{
-    return (__m512i)_mm512_cvtne2ps_pbh(b, a);
-}
-
 /* The 32 numbers of a and b as a row of each of n pieces. */
 INLINE void split_inputs(size_t n, __m512 a, __m512 b, uint16_t *to)
 {
@@ -115,15 +102,6 @@ INLINE void split_inputs(size_t n, __m512 a, __m512 b, uint16_t *to)
         b = _mm512_sub_ps(b, b1);
     }
     _mm512_store_si512(to, rounded(a, b));
-}
-
-/* From 16 numbers and 16 more to pairs of one of each, as a tile of weights wants two inputs. */
-INLINE __m512i paired(__m512i halves)
-{
-    const __m512i order =
-        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    return _mm512_permutexvar_epi16(order, halves);
 }
 
 /* Two inputs of 16 outputs as a row of each of n > 1 pieces. */
@@ -146,28 +124,13 @@ static size_t steps_of(size_t n)
     return (n + DEEP - 1) / DEEP;
 }
 
-/* All of 16 lanes, or the first n of them. */
-INLINE __mmask16 lanes(size_t n)
-{
-    return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
-}
-
-/* 32 numbers of a row some rows further on, wherever memory ends. */
-INLINE void fetch_later(const float *x, size_t ld)
-{
-    enum { ROWS_AHEAD = 4 };
-    const uintptr_t there = (uintptr_t)x + ROWS_AHEAD * ld * sizeof *x;
-    _mm_prefetch((const char *)there, _MM_HINT_T0);
-    _mm_prefetch((const char *)(there + DEEP / 2 * sizeof *x), _MM_HINT_T0);
-}
-
 /* One row of n inputs in so many pieces.  `to` is its place in the tiles of the first 32; padded
  * with zeros. */
 INLINE void pack_row(size_t pieces, size_t n, const float *x, size_t ldx, uint16_t *to)
 {
     size_t j = 0;
     for (; j + DEEP <= n; j += DEEP, to += pieces * PIECE) {
-        fetch_later(x + j, ldx);
+        fetch_later(x + j, ldx, ROWS_AHEAD);
         split_inputs(pieces, _mm512_loadu_ps(x + j), _mm512_loadu_ps(x + j + 16), to);
     }
     if (j < n) {
@@ -543,7 +506,7 @@ INLINE void pack_b(size_t pieces, size_t T, size_t m, const float *b, size_t ld,
     const size_t panel = steps_of(T) * pieces * PIECE;
     for (size_t t = 0; t < steps_of(T) * DEEP; t += 2)
         for (size_t i = 0; i < m; i += SIDE) {
-            fetch_later(b + t * ld + i, ld);
+            fetch_later(b + t * ld + i, ld, ROWS_AHEAD);
             split_tokens(pieces, row_part(b + i, ld, t, T, m - i),
                          row_part(b + i, ld, t + 1, T, m - i),
                          to + i / SIDE * panel + t / DEEP * pieces * PIECE + t % DEEP / 2 * DEEP);

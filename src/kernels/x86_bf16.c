@@ -9,10 +9,9 @@
  * another.  Numbers below 2^-126 count as zero. */
 #include "kernels/x86_bf16.h"
 
-#include <immintrin.h>
 #include <string.h>
 
-#define INLINE static inline __attribute__((always_inline))
+#include "kernels/x86_pairs.h"
 
 enum {
     ROWS = 12,             /* of a tile */
@@ -22,7 +21,8 @@ enum {
     INPUT_ROW = FOLD + 32, /* numbers from a packed input to the next: other sets of the cache */
     STRIP = 192,           /* rows that are packed together, a multiple of ROWS */
     GROUP = (int)CV_MATMUL_GROUP, /* panels that are packed together */
-    WIDE = 960                    /* columns of an outer product that are packed together */
+    WIDE = 960,                   /* columns of an outer product that are packed together */
+    ROWS_AHEAD = 8                /* that are fetched before they are packed */
 };
 
 _Static_assert((GROUP * PANEL + STRIP * INPUT_ROW) * sizeof(uint16_t) <=
@@ -30,17 +30,6 @@ _Static_assert((GROUP * PANEL + STRIP * INPUT_ROW) * sizeof(uint16_t) <=
                "room for what a product packs, even of one row");
 _Static_assert((WIDE + STRIP) * FOLD * sizeof(uint16_t) <= CV_OUTER_SCRATCH * sizeof(float),
                "room for what an outer product packs");
-
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-/* All of 16 lanes, or the first n of them. */
-INLINE __mmask16 lanes(size_t n)
-{
-    return n >= SIDE ? 0xffff : (__mmask16)((1u << n) - 1);
-}
 
 /* ---- The tile -------------------------------------------------------------------------------- */
 
@@ -98,21 +87,6 @@ INLINE void dot_tile(size_t P, size_t row, size_t step, size_t pairs, const uint
 
 /* ---- Packing --------------------------------------------------------------------------------- */
 
-/* a and b rounded to bf16, one behind the other. */
-INLINE __m512i rounded(__m512 a, __m512 b)
-{
-    return (__m512i)_mm512_cvtne2ps_pbh(b, a);
-}
-
-/* From 16 numbers and 16 more to pairs of one of each. */
-INLINE __m512i paired(__m512i halves)
-{
-    const __m512i order =
-        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    return _mm512_permutexvar_epi16(order, halves);
-}
-
 /* n inputs of a panel as pairs of them; zero behind the last. */
 static void pack_panel(size_t n, const unsigned char *stored, uint16_t *to)
 {
@@ -123,20 +97,11 @@ static void pack_panel(size_t n, const unsigned char *stored, uint16_t *to)
     }
 }
 
-/* Two lines of a row some rows further on, wherever memory ends. */
-INLINE void fetch_later(const float *x, size_t ld)
-{
-    enum { ROWS_AHEAD = 8 };
-    const uintptr_t there = (uintptr_t)x + ROWS_AHEAD * ld * sizeof *x;
-    _mm_prefetch((const char *)there, _MM_HINT_T0);
-    _mm_prefetch((const char *)(there + SIDE * sizeof *x), _MM_HINT_T0);
-}
-
 /* n inputs of a row, and a zero where their number is odd. */
 INLINE void pack_input(size_t n, const float *x, size_t ldx, uint16_t *to)
 {
     for (size_t j = 0; j < n; j += 32) {
-        fetch_later(x + j, ldx);
+        fetch_later(x + j, ldx, ROWS_AHEAD);
         const size_t rest = n - j;
         const __m512 a = _mm512_maskz_loadu_ps(lanes(rest), x + j);
         const __m512 b =
@@ -168,8 +133,8 @@ static void pack_columns(size_t T, size_t m, const float *b, size_t ld, uint16_t
 {
     for (size_t t = 0; t < T; t += 2)
         for (size_t i = 0; i < m; i += SIDE) {
-            fetch_later(b + t * ld + i, ld);
-            fetch_later(b + (t + 1) * ld + i, ld);
+            fetch_later(b + t * ld + i, ld, ROWS_AHEAD);
+            fetch_later(b + (t + 1) * ld + i, ld, ROWS_AHEAD);
             _mm512_store_si512(to + i / SIDE * PANEL + t * SIDE,
                                two_tokens(b + t * ld + i, ld, t + 1 < T, m - i));
         }
@@ -180,8 +145,8 @@ static void pack_turned(size_t T, size_t n, const float *a, size_t ld, uint16_t 
 {
     for (size_t t = 0; t < T; t += 2)
         for (size_t o = 0; o < n; o += ROWS) {
-            fetch_later(a + t * ld + o, ld);
-            fetch_later(a + (t + 1) * ld + o, ld);
+            fetch_later(a + t * ld + o, ld, ROWS_AHEAD);
+            fetch_later(a + (t + 1) * ld + o, ld, ROWS_AHEAD);
             _mm512_mask_storeu_epi32(
                 to + o * FOLD + t * ROWS, (__mmask16)((1 << ROWS) - 1),
                 two_tokens(a + t * ld + o, ld, t + 1 < T, smaller(ROWS, n - o)));

@@ -34,6 +34,17 @@ static inline const cv_kernels *table_at(size_t i)
     return NULL;
 }
 
+/* The same, and behind them those of AMX and of BF16, whose products are their own. */
+static inline const cv_kernels *product_table(size_t i)
+{
+    size_t n = 0;
+    while (table_at(n))
+        n++;
+    if (i < n) return table_at(i);
+    const cv_kernels *amx = cv_kernels_for(CV_CPU_AMX), *bf16 = cv_kernels_for(CV_CPU_BF16);
+    return i == n ? (amx ? amx : bf16) : i == n + 1 && amx ? bf16 : NULL;
+}
+
 static inline const char *table_name(const cv_kernels *table)
 {
     return cv_cpu_level_name(table->level);

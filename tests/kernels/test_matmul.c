@@ -12,17 +12,6 @@
 enum { MOST_ROWS = 70, MOST_COLS = 608, MOST_T = 66, MOST_EXTRA = 7 };
 enum { MOST_PANELS = (MOST_ROWS + 15) / 16, MOST_Y = MOST_T * (MOST_ROWS + MOST_EXTRA) };
 
-/* The tables of kernel_check.h, and behind them those of AMX and of BF16. */
-static const cv_kernels *product_table(size_t i)
-{
-    size_t n = 0;
-    while (table_at(n))
-        n++;
-    if (i < n) return table_at(i);
-    const cv_kernels *amx = cv_kernels_for(CV_CPU_AMX), *bf16 = cv_kernels_for(CV_CPU_BF16);
-    return i == n ? (amx ? amx : bf16) : i == n + 1 && amx ? bf16 : NULL;
-}
-
 /* ---- matrices ------------------------------------------------------------------------------- */
 
 typedef struct storage {

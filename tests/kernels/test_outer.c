@@ -4,17 +4,6 @@
 
 enum { MOST_TOKENS = 1100, MOST_WIDTH = 1100 };
 
-/* The tables of kernel_check.h, and behind them those of AMX and of BF16. */
-static const cv_kernels *product_table(size_t i)
-{
-    size_t n = 0;
-    while (table_at(n))
-        n++;
-    if (i < n) return table_at(i);
-    const cv_kernels *amx = cv_kernels_for(CV_CPU_AMX), *bf16 = cv_kernels_for(CV_CPU_BF16);
-    return i == n ? (amx ? amx : bf16) : i == n + 1 && amx ? bf16 : NULL;
-}
-
 typedef struct problem {
     size_t T, n, m, lda, ldb, ldw;
     float *a, *b, *before, *W;
