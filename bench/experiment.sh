@@ -24,7 +24,7 @@ threads=${THREADS:-$(nproc)}
 text=${TEXT:-${CORVID_TEST_DATA:-$here/../../shared/data}/text/tinyshakespeare/input.txt}
 folder=${RUN_FOLDER:-build/experiments} out=${OUT:-$here/../docs/results}
 usage() {
-    sed -n '2,19p' "$0"
+    sed -n '2,18p' "$0"
 }
 case ${1:-} in
 e1) models=${MODELS:-rwkv4 rwkv7 gpt lstm aft-full aft-local aft-simple} ;;
@@ -56,7 +56,6 @@ with open(sys.argv[2], "w", encoding="utf-8") as f:
     for i, c in enumerate(characters):
         f.write(f"{i + 1} {c!r} {len(c.encode())}\n")
 END
-recipe+=(--vocab "$vocab")
 
 # architecture MODEL: its options. 2 layers of 232 have as many numbers as RWKV-4 with 4 of 128.
 architecture() {
@@ -84,7 +83,7 @@ one_run() {
     echo "$1, seed $2 (load $(cut -d' ' -f1 /proc/loadavg))" >&2
     mkdir -p "$run"
     echo "$settings" >"$run/settings"
-    "$corvid" train lm "${options[@]}" "${recipe[@]}" --seed "$2" --save-every 500 \
+    "$corvid" train lm "${options[@]}" "${recipe[@]}" --vocab "$vocab" --seed "$2" --save-every 500 \
         --threads "$threads" --data "$text" --out "$run" --resume --quiet >/dev/null
     "$python" "$here/experiment_report.py" note "$run" --model "$1" --seed "$2" \
         --threads "$threads" --steps "$steps" --lr "$lr" \

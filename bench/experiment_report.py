@@ -18,7 +18,7 @@ import math
 import os
 import sys
 
-from learning_report import Panel, count_parameters
+from learning_report import Panel, count_parameters, write_results
 from resolution_report import label_heights, text
 
 NAMES = {"rwkv4": "RWKV-4", "rwkv7": "RWKV-7", "gpt": "GPT", "lstm": "LSTM",
@@ -463,11 +463,7 @@ def report(o):
                              "models": lines}, indent=1) + "\n",
         ".md": report_words(o.experiment, runs, lines, seeds, judged, verdict, unlike),
         ".svg": figure(o.experiment, runs)}
-    os.makedirs(o.out, exist_ok=True)
-    for ending, content in contents.items():
-        with open(os.path.join(o.out, o.experiment + ending), "w") as f:
-            f.write(content)
-    print(contents[".md"], end="")
+    write_results(o.out, o.experiment, contents)
 
 
 def main():

@@ -226,9 +226,14 @@ def report(o):
     words += [f"![what is learned against the time of training]({o.name}.svg)", ""]
     contents = {".json": json.dumps(runs, indent=1) + "\n", ".md": "\n".join(words),
                 ".svg": figure(kinds)}
-    os.makedirs(o.out, exist_ok=True)
+    write_results(o.out, o.name, contents)
+
+
+def write_results(folder, name, contents):
+    """Files NAME.ENDING, and the words to standard output."""
+    os.makedirs(folder, exist_ok=True)
     for ending, content in contents.items():
-        with open(os.path.join(o.out, o.name + ending), "w") as f:
+        with open(os.path.join(folder, name + ending), "w") as f:
             f.write(content)
     print(contents[".md"], end="")
 

@@ -34,7 +34,7 @@ pictures() {
 case ${1:-} in
 story | pictures) "$1" ;;
 *)
-    sed -n '2,10p' "$0" >&2
+    sed -n '2,9p' "$0" >&2
     exit 2 ;;
 esac
 "$corvid" convert "$folder/$1/model.safetensors" "$out/$1.gguf" --type q8_0
