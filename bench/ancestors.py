@@ -417,7 +417,7 @@ E1 = {"context": 64, "batch": 12, "steps": 2000}
 
 
 def e1_shape(model):
-    return {"layers": 2, "dim": 224} if model == "lstm" else {"layers": 4, "dim": 128}
+    return {"layers": 2, "dim": 232} if model == "lstm" else {"layers": 4, "dim": 128}
 
 
 def peer(model):

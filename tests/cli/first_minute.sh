@@ -55,5 +55,7 @@ exits 0 inspect info -m pictures && prints "classes      10"
 # little larger than the pictures that were learnt from.
 if [ -r "$data/images/photos/chelsea.png" ]; then
     exits 0 classify --top 1 --size 40 "$data/images/photos/chelsea.png" && prints cat
+else
+    echo "SKIP: no photograph in the reference data"
 fi
 finish
