@@ -60,6 +60,14 @@ static size_t smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
+/* Asks for n numbers so many further on, wherever memory ends. */
+TILE_INLINE void fetch_ahead(const float *x, size_t further, size_t n)
+{
+    const uintptr_t there = (uintptr_t)x + further * sizeof *x;
+    for (size_t i = 0; i < n * sizeof *x; i += 64)
+        __builtin_prefetch((const void *)(there + i));
+}
+
 /* The sums of one tile over inputs [0, n), n <= CV_FOLD, into y (added where `add`).  `panel` is
  * the first of P panels, `stride` bytes apart.  layout, packed, P and R are constants where this is
  * inlined, so that the loops unroll and acc lives in registers. */
@@ -73,6 +81,11 @@ TILE_INLINE void tile(cv_layout layout, bool packed, size_t P, size_t R, const c
 #pragma GCC unroll 16
         for (size_t p = 0; p < P * PV; p++)
             acc[r][p] = v_set(0.0f);
+
+    if (packed) /* many rows: what the sums go to has left the cache */
+        for (size_t r = 0; r < R; r++)
+            for (size_t p = 0; p < P * PV; p += 64 / sizeof(float) / VF)
+                __builtin_prefetch(y + r * ldy + p * VF, 1);
 
     const bool q8 = layout == CV_LAYOUT_Q8;
     const size_t heads = q8_heads_bytes(W->has_min);
@@ -276,16 +289,15 @@ static void pack_inputs(size_t T, size_t n, const float *x, size_t ldx, float *p
 {
     for (size_t t = 0; t < T; t += MAX_ROWS) {
         const size_t R = smaller(MAX_ROWS, T - t);
-        for (size_t j = 0; j < n; j += BLOCK) {
-            const size_t m = smaller(BLOCK, n - j);
-            for (size_t r = 0; r < R; r++, packed += BLOCK) {
-                const float *from = x + (t + r) * ldx + j;
-                if (m == BLOCK)
-                    memcpy(packed, from, BLOCK * sizeof *from);
-                else
-                    memcpy(packed, from, m * sizeof *from);
-            }
+        for (size_t r = 0; r < R; r++) {
+            const float *from = x + (t + r) * ldx;
+            float *to = packed + r * BLOCK;
+            size_t j = 0;
+            for (; j + BLOCK <= n; j += BLOCK, to += R * BLOCK)
+                memcpy(to, from + j, BLOCK * sizeof *to);
+            if (j < n) memcpy(to, from + j, (n - j) * sizeof *to);
         }
+        packed += packed_floats(R, n);
     }
 }
 
@@ -327,30 +339,43 @@ static void rows_of_tiles(const layout_tiles *tiles, const cv_matrix *W, size_t 
     }
 }
 
-/* Prefill and batches: inputs are packed once per run, and weights that are not f32 are expanded
- * once for all rows where there is more than one tile of them. */
-static void matmul_many(const cv_matrix *W, size_t lo, size_t hi, size_t T, const float *x,
-                        size_t ldx, float *y, size_t ldy, bool add, float *scratch)
+/* Inputs [j, j + n) of T rows, packed, by panels [lo, hi).  Weights that are not f32 are expanded once
+ * for all rows where there is more than one tile of them. */
+static void matmul_inputs(const cv_matrix *W, size_t lo, size_t hi, size_t T, size_t j, size_t n,
+                          const float *packed, float *y, size_t ldy, bool add, float *weights)
 {
     const bool expanded = W->layout != CV_LAYOUT_F32 && T > MAX_ROWS;
     const layout_tiles *tiles = &tiles_of[expanded ? CV_LAYOUT_F32 : W->layout];
-    float *weights = scratch, *packed = scratch + 2 * CV_FOLD * CV_PANEL;
 
-    for (size_t j = 0; j < W->cols; j += CV_FOLD) {
-        const size_t n = smaller(CV_FOLD, W->cols - j);
-        pack_inputs(T, n, x + j, ldx, packed);
-        for (size_t p = lo; p < hi;) {
-            const size_t P = (p + PAIR <= hi && (p + PAIR) * CV_PANEL <= W->rows) ? PAIR : 1;
-            const unsigned char *panel = W->panels + p * W->panel_bytes + panel_offset(W, j);
-            size_t stride = W->panel_bytes;
-            if (expanded) {
-                for (size_t i = 0; i < P; i++)
-                    expand(W, panel + i * stride, n, weights + i * CV_FOLD * CV_PANEL);
-                panel = (const unsigned char *)weights;
-                stride = CV_FOLD * CV_PANEL * sizeof(float);
-            }
-            rows_of_tiles(tiles, W, P, p, panel, stride, T, n, packed, y, ldy, add || j > 0);
-            p += P;
+    for (size_t p = lo; p < hi;) {
+        const size_t P = (p + PAIR <= hi && (p + PAIR) * CV_PANEL <= W->rows) ? PAIR : 1;
+        const unsigned char *panel = W->panels + p * W->panel_bytes + panel_offset(W, j);
+        size_t stride = W->panel_bytes;
+        if (expanded) {
+            for (size_t i = 0; i < P; i++)
+                expand(W, panel + i * stride, n, weights + i * CV_FOLD * CV_PANEL);
+            panel = (const unsigned char *)weights;
+            stride = CV_FOLD * CV_PANEL * sizeof(float);
+        }
+        rows_of_tiles(tiles, W, P, p, panel, stride, T, n, packed, y, ldy, add);
+        p += P;
+    }
+}
+
+/* Rows whose packed inputs and outputs stay in the second cache while all panels pass by. */
+enum { STRIP = 192 / MAX_ROWS * MAX_ROWS };
+
+/* Prefill, batches and training. */
+static void matmul_many(const cv_matrix *W, size_t lo, size_t hi, size_t T, const float *x,
+                        size_t ldx, float *y, size_t ldy, bool add, float *scratch)
+{
+    float *weights = scratch, *packed = scratch + 2 * CV_FOLD * CV_PANEL;
+    for (size_t t = 0; t < T; t += STRIP, x += STRIP * ldx, y += STRIP * ldy) {
+        const size_t rows = smaller(STRIP, T - t);
+        for (size_t j = 0; j < W->cols; j += CV_FOLD) {
+            const size_t n = smaller(CV_FOLD, W->cols - j);
+            pack_inputs(rows, n, x + j, ldx, packed);
+            matmul_inputs(W, lo, hi, rows, j, n, packed, y, ldy, add || j > 0, weights);
         }
     }
 }
@@ -893,7 +918,8 @@ static void simd_bi_wkv(size_t T, size_t n, size_t ld, const cv_bi_decay *decay,
         bi_column keys, values;
         bi_gather(T, n, p, ld, &keys);
         bi_gather(T, n, v, ld, &values);
-        simd_bi_wkv(T, CV_PANEL, CV_PANEL, decay, self, scale, carry, keys.at[0], values.at[0], values.at[0]);
+        simd_bi_wkv(T, CV_PANEL, CV_PANEL, decay, self, scale, carry, keys.at[0], values.at[0],
+                    values.at[0]);
         bi_copy(T, n, values.at[0], CV_PANEL, y, ld);
         return;
     }
@@ -922,16 +948,16 @@ static void simd_bi_wkv(size_t T, size_t n, size_t ld, const cv_bi_decay *decay,
 #include "kernels/simd_gelu.h"
 #include "kernels/simd_back_bi.h"
 
-#define SIMD_TABLE(cpu_level)                                                                     \
-    {                                                                                             \
-        .level = (cpu_level), .matmul = simd_matmul, .outer = simd_outer, .wkv4 = simd_wkv4, .wkv5 = simd_wkv5,        \
-        .wkv4_back = simd_wkv4_back, .wkv5_back = simd_wkv5_back, .wkv7_back = simd_wkv7_back,    \
-        .wkv7 = simd_wkv7, .bi_keys = simd_bi_keys, .bi_ends = simd_bi_ends,                      \
-        .bi_wkv = simd_bi_wkv, .bi_wkv_back = simd_bi_wkv_back, .layer_norm = simd_layer_norm,    \
-        .lerp = simd_lerp, .mul = simd_mul, .mul_add = simd_mul_add, .dot = simd_dot,             \
-        .exp = simd_exp, .sigmoid = simd_sigmoid, .tanh = simd_tanh, .silu = simd_silu,           \
-        .relu2 = simd_relu2, .decay6 = simd_decay6, .decay7 = simd_decay7,                        \
-        .gelu = simd_gelu, .gelu_back = simd_gelu_back,                                           \
+#define SIMD_TABLE(cpu_level)                                                                \
+    {                                                                                        \
+        .level = (cpu_level), .matmul = simd_matmul, .outer = simd_outer, .wkv4 = simd_wkv4, \
+        .wkv5 = simd_wkv5, .wkv4_back = simd_wkv4_back, .wkv5_back = simd_wkv5_back,         \
+        .wkv7_back = simd_wkv7_back, .wkv7 = simd_wkv7, .bi_keys = simd_bi_keys,             \
+        .bi_ends = simd_bi_ends, .bi_wkv = simd_bi_wkv, .bi_wkv_back = simd_bi_wkv_back,     \
+        .layer_norm = simd_layer_norm, .lerp = simd_lerp, .mul = simd_mul,                   \
+        .mul_add = simd_mul_add, .dot = simd_dot, .exp = simd_exp, .sigmoid = simd_sigmoid,  \
+        .tanh = simd_tanh, .silu = simd_silu, .relu2 = simd_relu2, .decay6 = simd_decay6,    \
+        .decay7 = simd_decay7, .gelu = simd_gelu, .gelu_back = simd_gelu_back,               \
     }
 
 #endif

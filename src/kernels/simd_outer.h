@@ -5,27 +5,35 @@
 
 enum {
     OUTER_TOKENS = 256,
-    OUTER_ROWS = 192 / MAX_ROWS * MAX_ROWS, /* of a that are packed together */
-    OUTER_COLUMNS = PAIR * CV_PANEL
+    OUTER_TILE = PAIR * CV_PANEL, /* columns of one */
+    OUTER_COLUMNS = 256,          /* of b, packed together, and rows of a */
+    OUTER_ROWS = (OUTER_COLUMNS + MAX_ROWS - 1) / MAX_ROWS * MAX_ROWS,
+    /* Floats between packed tiles: more than they need, so that what is packed of one token does not
+     * all go to the same set of a cache. */
+    OUTER_GAP = 16,
+    OUTER_ROWS_STEP = OUTER_TOKENS * MAX_ROWS + OUTER_GAP,
+    OUTER_COLUMNS_STEP = OUTER_TOKENS * OUTER_TILE + OUTER_GAP,
+    OUTER_ROWS_SIZE = OUTER_ROWS / MAX_ROWS * OUTER_ROWS_STEP,
+    OUTER_COLUMNS_SIZE = OUTER_COLUMNS / OUTER_TILE * OUTER_COLUMNS_STEP
 };
 
-_Static_assert(OUTER_TOKENS * (OUTER_ROWS + OUTER_COLUMNS) <= CV_OUTER_SCRATCH, "room to pack");
+_Static_assert(OUTER_ROWS_SIZE + OUTER_COLUMNS_SIZE <= CV_OUTER_SCRATCH, "room to pack");
+_Static_assert(OUTER_COLUMNS % OUTER_TILE == 0, "whole tiles");
 
-/* n columns of T rows, side by side, padded with zeros to whole groups of `group`:
- * [n / group][T][group]. */
-TILE_INLINE void outer_pack(size_t group, size_t T, size_t n, const float *from, size_t ld,
-                            float *to)
+/* n columns of T rows, in groups of `group` side by side, the last padded with zeros:
+ * [n / group][T][group], groups `step` apart. */
+TILE_INLINE void outer_pack(size_t group, size_t step, size_t T, size_t n, const float *from,
+                            size_t ld, float *to)
 {
-    for (size_t i = 0; i < n; i += group) {
-        const size_t there = smaller(group, n - i);
-        for (size_t t = 0; t < T; t++, to += group) {
-            if (there == group) {
-                memcpy(to, from + t * ld + i, group * sizeof *to);
-                continue;
-            }
-            memcpy(to, from + t * ld + i, there * sizeof *to);
-            memset(to + there, 0, (group - there) * sizeof *to);
-        }
+    const size_t whole = n / group, rest = n % group;
+    for (size_t t = 0; t < T; t++, from += ld, to += group) {
+        float *out = to;
+        fetch_ahead(from, 4 * ld, n);
+        for (size_t i = 0; i < whole; i++, out += step)
+            memcpy(out, from + i * group, group * sizeof *out);
+        if (rest == 0) continue;
+        memcpy(out, from + whole * group, rest * sizeof *out);
+        memset(out + rest, 0, (group - rest) * sizeof *out);
     }
 }
 
@@ -39,7 +47,7 @@ static void outer_tile(size_t T, const float *a, const float *b, float *W, size_
 #pragma GCC unroll 16
         for (size_t p = 0; p < VECTORS; p++)
             acc[r][p] = v_set(0.0f);
-    for (size_t t = 0; t < T; t++, a += MAX_ROWS, b += OUTER_COLUMNS) {
+    for (size_t t = 0; t < T; t++, a += MAX_ROWS, b += OUTER_TILE) {
         vf column[VECTORS];
 #pragma GCC unroll 16
         for (size_t p = 0; p < VECTORS; p++)
@@ -52,7 +60,17 @@ static void outer_tile(size_t T, const float *a, const float *b, float *W, size_
                 acc[r][p] = v_fma(column[p], row, acc[r][p]);
         }
     }
-    float sums[MAX_ROWS][OUTER_COLUMNS];
+    if (rows == MAX_ROWS && columns == OUTER_TILE) {
+#pragma GCC unroll 12
+        for (size_t r = 0; r < MAX_ROWS; r++)
+#pragma GCC unroll 16
+            for (size_t p = 0; p < VECTORS; p++) {
+                float *out = W + r * ldw + p * VF;
+                v_store(out, v_add(v_load(out), acc[r][p]));
+            }
+        return;
+    }
+    float sums[MAX_ROWS][OUTER_TILE];
 #pragma GCC unroll 12
     for (size_t r = 0; r < MAX_ROWS; r++)
 #pragma GCC unroll 16
@@ -63,23 +81,34 @@ static void outer_tile(size_t T, const float *a, const float *b, float *W, size_
             W[r * ldw + i] += sums[r][i];
 }
 
-/* Sums in f32, whatever may be rounded. */
+/* n rows of W by m columns, both packed. */
+static void outer_tiles(size_t T, size_t n, size_t m, const float *rows, const float *columns,
+                        float *W, size_t ldw)
+{
+    for (size_t i = 0; i < m; i += OUTER_TILE, columns += OUTER_COLUMNS_STEP) {
+        const float *a = rows;
+        for (size_t o = 0; o < n; o += MAX_ROWS, a += OUTER_ROWS_STEP)
+            outer_tile(T, a, columns, W + o * ldw + i, ldw, smaller(MAX_ROWS, n - o),
+                       smaller(OUTER_TILE, m - i));
+    }
+}
+
+/* Sums in f32, whatever may be rounded.  Rows that fit are packed once for a block of tokens. */
 static void simd_outer(size_t T, size_t n, size_t m, const float *a, size_t lda, const float *b,
                        size_t ldb, float *W, size_t ldw, bool rounded, float *scratch)
 {
-    float *rows = scratch, *columns = scratch + OUTER_TOKENS * OUTER_ROWS;
+    float *rows = scratch, *columns = scratch + OUTER_ROWS_SIZE;
     (void)rounded;
-    for (size_t t = 0; t < T; t += OUTER_TOKENS) {
+    for (size_t t = 0; t < T; t += OUTER_TOKENS, a += OUTER_TOKENS * lda, b += OUTER_TOKENS * ldb) {
         const size_t tokens = smaller(OUTER_TOKENS, T - t);
-        for (size_t first = 0; first < n; first += OUTER_ROWS) {
-            const size_t many = smaller(OUTER_ROWS, n - first);
-            outer_pack(MAX_ROWS, tokens, many, a + t * lda + first, lda, rows);
-            for (size_t i = 0; i < m; i += OUTER_COLUMNS) {
-                const size_t width = smaller(OUTER_COLUMNS, m - i);
-                outer_pack(OUTER_COLUMNS, tokens, width, b + t * ldb + i, ldb, columns);
-                for (size_t o = 0; o < many; o += MAX_ROWS)
-                    outer_tile(tokens, rows + o * tokens, columns, W + (first + o) * ldw + i, ldw,
-                               smaller(MAX_ROWS, many - o), width);
+        for (size_t i = 0; i < m; i += OUTER_COLUMNS) {
+            const size_t wide = smaller(OUTER_COLUMNS, m - i);
+            outer_pack(OUTER_TILE, OUTER_COLUMNS_STEP, tokens, wide, b + i, ldb, columns);
+            for (size_t o = 0; o < n; o += OUTER_ROWS) {
+                const size_t many = smaller(OUTER_ROWS, n - o);
+                if (i == 0 || n > OUTER_ROWS)
+                    outer_pack(MAX_ROWS, OUTER_ROWS_STEP, tokens, many, a + o, lda, rows);
+                outer_tiles(tokens, many, wide, rows, columns, W + o * ldw + i, ldw);
             }
         }
     }
