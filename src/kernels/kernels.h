@@ -111,7 +111,7 @@ static inline size_t cv_wkv5_back_scratch(size_t T, size_t N)
 /* Walking back through wkv7, one head: from dy to dr, dw, dk, dv, dkk, db, which are added to; dS is
  * the gradient of the state behind the last token going in, before the first coming out.  States are
  * kept at the borders of windows, and computed again within one. */
-#define CV_WKV7_WINDOW ((size_t)16)
+#define CV_WKV7_WINDOW ((size_t)8)
 
 typedef struct cv_wkv7_back {
     size_t T, N, ld;                             /* as in wkv7 */
@@ -122,12 +122,13 @@ typedef struct cv_wkv7_back {
     float *scratch;                              /* [cv_wkv7_back_scratch(T, N)] */
 } cv_wkv7_back;
 
-/* States at the borders, the gradient of one, and 16 vectors for each token of a window. */
+/* States at the borders, the gradient of one, what each token removes, and 14 vectors and four rows
+ * of the state for each token of a window. */
 static inline size_t cv_wkv7_back_scratch(size_t T, size_t N)
 {
     const size_t keys = (N + CV_PANEL - 1) / CV_PANEL * CV_PANEL;
     const size_t borders = (T + CV_WKV7_WINDOW - 1) / CV_WKV7_WINDOW;
-    return ((borders + 1) * N + 16 * CV_WKV7_WINDOW) * keys;
+    return ((borders + 2) * N + T + 18 * CV_WKV7_WINDOW + 4) * keys;
 }
 
 /* Walking back through Bi-WKV, n <= 16 channels of a whole picture of T tokens: from dy to dk, dw,

@@ -5,7 +5,7 @@
  *   MAX_ROWS          rows of the widest tile
  *   PANELS_FOR(R)     panels of a tile of R rows
  *   v_load v_store v_set v_add v_sub v_mul v_div v_fma v_max v_min v_round v_load_f16 v_load_bf16
- *   v_load_i8 v_pow2 v_zero_below v_sum
+ *   v_load_i8 v_pow2 v_zero_below v_sum v_sums v_turn
  * No instruction set is named below this line, and no logic above it.
  *
  * The tile is everything: R rows times P panels of sums in registers, one load of weights and one
@@ -681,11 +681,22 @@ static void simd_wkv5(size_t T, size_t N, ptrdiff_t ld, ptrdiff_t ldw, const flo
     if (i < N) wkv5_rest(i, T, N, ld, ldw, r, w, k, v, u, y, S);
 }
 
+/* Asks for n numbers of a token in each of some arrays: rows of one head lie too far apart for the
+ * processor to see them coming. */
+TILE_INLINE void fetch_token(const float *const *arrays, size_t many, size_t at, size_t n)
+{
+    for (size_t a = 0; a < many; a++)
+        fetch_ahead(arrays[a], at, n);
+}
+
+enum { TOKENS_AHEAD = 8 };
+
 /* Values [i, i + B VF) of one head.  One pass over the keys updates the state, sums y, and sums
- * what the next token will remove (its S kk), so that the state is read once per token. */
-TILE_INLINE void wkv7_block(size_t B, size_t T, size_t N, size_t ld, const float *r, const float *w,
-                            const float *k, const float *v, const float *kk, const float *b,
-                            float *y, float *S)
+ * what the next token will remove (its S kk), so that the state is read once per token.  `reads`: to
+ * gets y; else what each token removed.  B and reads are constants where this is inlined. */
+TILE_INLINE void wkv7_block(size_t B, bool reads, size_t T, size_t N, size_t ld, const float *r,
+                            const float *w, const float *k, const float *v, const float *kk,
+                            const float *b, float *to, size_t ldto, float *S)
 {
     vf removed[WKV_BLOCK];
 #pragma GCC unroll 4
@@ -697,8 +708,13 @@ TILE_INLINE void wkv7_block(size_t B, size_t T, size_t N, size_t ld, const float
         for (size_t e = 0; e < B; e++)
             removed[e] = v_fma(v_load(S + j * N + e * VF), kkj, removed[e]);
     }
-    for (size_t t = 0; t < T; t++, r += ld, w += ld, k += ld, v += ld, kk += ld, b += ld, y += ld) {
+    for (size_t t = 0; t < T; t++, r += ld, w += ld, k += ld, v += ld, kk += ld, b += ld) {
         const float *next = t + 1 < T ? kk + ld : kk;
+        const float *const from[] = { r, w, k, kk, b };
+        if (t + TOKENS_AHEAD < T) {
+            fetch_token(from, sizeof from / sizeof *from, TOKENS_AHEAD * ld, N);
+            fetch_token(&v, 1, TOKENS_AHEAD * ld, B * VF);
+        }
         vf sum[WKV_BLOCK], value[WKV_BLOCK], coming[WKV_BLOCK];
 #pragma GCC unroll 4
         for (size_t e = 0; e < B; e++) {
@@ -706,29 +722,28 @@ TILE_INLINE void wkv7_block(size_t B, size_t T, size_t N, size_t ld, const float
             value[e] = v_load(v + e * VF);
         }
         for (size_t j = 0; j < N; j++) {
-            const vf rj = v_set(r[j]), wj = v_set(w[j]), kj = v_set(k[j]), bj = v_set(b[j]);
-            const vf kkj = v_set(-next[j]);
+            const vf wj = v_set(w[j]), kj = v_set(k[j]), bj = v_set(b[j]), kkj = v_set(-next[j]);
 #pragma GCC unroll 4
             for (size_t e = 0; e < B; e++) {
                 float *at = S + j * N + e * VF;
                 vf s = v_fma(removed[e], bj, v_mul(v_load(at), wj));
                 s = v_fma(value[e], kj, s);
                 v_store(at, s);
-                sum[e] = v_fma(s, rj, sum[e]);
+                if (reads) sum[e] = v_fma(s, v_set(r[j]), sum[e]);
                 coming[e] = v_fma(s, kkj, coming[e]);
             }
         }
 #pragma GCC unroll 4
         for (size_t e = 0; e < B; e++) {
-            v_store(y + e * VF, sum[e]);
+            v_store(to + t * ldto + e * VF, reads ? sum[e] : removed[e]);
             removed[e] = coming[e];
         }
     }
 }
 
-static void wkv7_rest(size_t i0, size_t T, size_t N, size_t ld, const float *r, const float *w,
-                      const float *k, const float *v, const float *kk, const float *b, float *y,
-                      float *S)
+static void wkv7_rest(size_t i0, bool reads, size_t T, size_t N, size_t ld, const float *r,
+                      const float *w, const float *k, const float *v, const float *kk,
+                      const float *b, float *to, size_t ldto, float *S)
 {
     for (size_t t = 0; t < T; t++)
         for (size_t i = i0; i < N; i++) {
@@ -739,21 +754,28 @@ static void wkv7_rest(size_t i0, size_t T, size_t N, size_t ld, const float *r, 
                 float *s = S + j * N + i;
                 *s = fmaf(removed, b[t * ld + j], *s * w[t * ld + j]);
                 *s = fmaf(v[t * ld + i], k[t * ld + j], *s);
-                sum = fmaf(*s, r[t * ld + j], sum);
+                if (reads) sum = fmaf(*s, r[t * ld + j], sum);
             }
-            y[t * ld + i] = sum;
+            to[t * ldto + i] = reads ? sum : removed;
         }
+}
+
+TILE_INLINE void wkv7_walk(bool reads, size_t T, size_t N, size_t ld, const float *r,
+                           const float *w, const float *k, const float *v, const float *kk,
+                           const float *b, float *to, size_t ldto, float *S)
+{
+    size_t i = 0;
+    for (; i + WKV_BLOCK * VF <= N; i += WKV_BLOCK * VF)
+        wkv7_block(WKV_BLOCK, reads, T, N, ld, r, w, k, v + i, kk, b, to + i, ldto, S + i);
+    for (; i + VF <= N; i += VF)
+        wkv7_block(1, reads, T, N, ld, r, w, k, v + i, kk, b, to + i, ldto, S + i);
+    if (i < N) wkv7_rest(i, reads, T, N, ld, r, w, k, v, kk, b, to, ldto, S);
 }
 
 static void simd_wkv7(size_t T, size_t N, size_t ld, const float *r, const float *w, const float *k,
                       const float *v, const float *kk, const float *b, float *y, float *S)
 {
-    size_t i = 0;
-    for (; i + WKV_BLOCK * VF <= N; i += WKV_BLOCK * VF)
-        wkv7_block(WKV_BLOCK, T, N, ld, r, w, k, v + i, kk, b, y + i, S + i);
-    for (; i + VF <= N; i += VF)
-        wkv7_block(1, T, N, ld, r, w, k, v + i, kk, b, y + i, S + i);
-    if (i < N) wkv7_rest(i, T, N, ld, r, w, k, v, kk, b, y, S);
+    wkv7_walk(true, T, N, ld, r, w, k, v, kk, b, y, ld, S);
 }
 
 /* ---- Bi-WKV [bi.linear] ---------------------------------------------------------------------- */

@@ -92,6 +92,28 @@ static inline float v_sum(vf a)
     q = _mm_add_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
 }
+/* The sums of four vectors. */
+static inline void v_sums(const vf a[4], float *to)
+{
+    const vf q = _mm256_hadd_ps(_mm256_hadd_ps(a[0], a[1]), _mm256_hadd_ps(a[2], a[3]));
+    _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(q), _mm256_extractf128_ps(q, 1)));
+}
+/* Four numbers of each of 8 rows, turned: to[i] has number i of every row. */
+static inline void v_turn(const float *from, size_t ld, vf to[4])
+{
+    vf rows[4]; /* 0 4, 1 5, 2 6, 3 7 */
+    for (size_t i = 0; i < 4; i++, from += ld)
+        rows[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from)),
+                                       _mm_loadu_ps(from + 4 * ld), 1);
+    const __m256d ab = _mm256_castps_pd(_mm256_unpacklo_ps(rows[0], rows[1]));
+    const __m256d cd = _mm256_castps_pd(_mm256_unpacklo_ps(rows[2], rows[3]));
+    to[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd));
+    to[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd));
+    const __m256d ab2 = _mm256_castps_pd(_mm256_unpackhi_ps(rows[0], rows[1]));
+    const __m256d cd2 = _mm256_castps_pd(_mm256_unpackhi_ps(rows[2], rows[3]));
+    to[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(ab2, cd2));
+    to[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(ab2, cd2));
+}
 
 #include "kernels/simd_body.h"
 

@@ -94,6 +94,37 @@ static inline float v_sum(vf a)
     q = _mm_add_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
 }
+/* The sums of four vectors. */
+static inline void v_sums(const vf a[4], float *to)
+{
+    /* Within each quarter, then across them. */
+    const vf ab = _mm512_add_ps(_mm512_unpacklo_ps(a[0], a[1]), _mm512_unpackhi_ps(a[0], a[1]));
+    const vf cd = _mm512_add_ps(_mm512_unpacklo_ps(a[2], a[3]), _mm512_unpackhi_ps(a[2], a[3]));
+    const __m512d low = _mm512_castps_pd(ab), high = _mm512_castps_pd(cd);
+    const vf q = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(low, high)),
+                               _mm512_castpd_ps(_mm512_unpackhi_pd(low, high)));
+    const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(q), _mm512_extractf32x8_ps(q, 1));
+    _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
+}
+/* Four numbers of each of 16 rows, turned: to[i] has number i of every row. */
+static inline void v_turn(const float *from, size_t ld, vf to[4])
+{
+    vf rows[4]; /* 0 4 8 12, 1 5 9 13, ... */
+    for (size_t i = 0; i < 4; i++, from += ld) {
+        rows[i] = _mm512_castps128_ps512(_mm_loadu_ps(from));
+        rows[i] = _mm512_insertf32x4(rows[i], _mm_loadu_ps(from + 4 * ld), 1);
+        rows[i] = _mm512_insertf32x4(rows[i], _mm_loadu_ps(from + 8 * ld), 2);
+        rows[i] = _mm512_insertf32x4(rows[i], _mm_loadu_ps(from + 12 * ld), 3);
+    }
+    const __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(rows[0], rows[1]));
+    const __m512d cd = _mm512_castps_pd(_mm512_unpacklo_ps(rows[2], rows[3]));
+    to[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
+    to[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd));
+    const __m512d ab2 = _mm512_castps_pd(_mm512_unpackhi_ps(rows[0], rows[1]));
+    const __m512d cd2 = _mm512_castps_pd(_mm512_unpackhi_ps(rows[2], rows[3]));
+    to[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab2, cd2));
+    to[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab2, cd2));
+}
 
 #include "kernels/simd_body.h"
 
