@@ -165,6 +165,10 @@ typedef struct cv_kernels {
     void (*outer)(size_t T, size_t n, size_t m, const float *a, size_t lda, const float *b,
                   size_t ldb, float *W, size_t ldw, bool rounded, float *scratch);
 
+    /* to[j][i] = from[i][j] for n <= 16 rows i, ld apart, and m columns j: a panel of numbers; zero for
+     * the i that are left of 16. */
+    void (*turn)(size_t n, size_t m, const float *from, size_t ld, float *to);
+
     /* RWKV-4 [v4.wkv] for channels [0, n) of T tokens; rows of k, v, y are ld apart.
      *   w [n] = -exp(time_decay) < 0, u [n]; state aa, bb, pp [n] each, in and out; y may be v. */
     void (*wkv4)(size_t T, size_t n, size_t ld, const float *w, const float *u, const float *k,

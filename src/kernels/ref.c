@@ -457,6 +457,13 @@ static void ref_mul(size_t n, const float *a, const float *b, float *y)
         y[c] = a[c] * b[c];
 }
 
+static void ref_turn(size_t n, size_t m, const float *from, size_t ld, float *to)
+{
+    for (size_t j = 0; j < m; j++, to += CV_PANEL)
+        for (size_t i = 0; i < CV_PANEL; i++)
+            to[i] = i < n ? from[i * ld + j] : 0.0f;
+}
+
 static void ref_outer(size_t T, size_t n, size_t m, const float *a, size_t lda, const float *b,
                       size_t ldb, float *W, size_t ldw, bool rounded, float *scratch)
 {
@@ -563,6 +570,7 @@ const cv_kernels cv_kernels_ref = {
     .lerp = ref_lerp,
     .mul = ref_mul,
     .outer = ref_outer,
+    .turn = ref_turn,
     .mul_add = ref_mul_add,
     .dot = ref_dot,
     .exp = ref_exp,

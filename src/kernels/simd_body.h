@@ -391,6 +391,24 @@ static void simd_matmul(const cv_matrix *W, size_t lo, size_t hi, size_t T, cons
 
 #include "kernels/simd_outer.h"
 
+/* ---- Panels ---------------------------------------------------------------------------------- */
+
+static void simd_turn(size_t n, size_t m, const float *from, size_t ld, float *to)
+{
+    size_t j = 0;
+    for (; n == CV_PANEL && j + 4 <= m; j += 4)
+        for (size_t lane = 0; lane < CV_PANEL; lane += VF) {
+            vf turned[4];
+            v_turn(from + lane * ld + j, ld, turned);
+#pragma GCC unroll 4
+            for (size_t i = 0; i < 4; i++)
+                v_store(to + (j + i) * CV_PANEL + lane, turned[i]);
+        }
+    for (; j < m; j++)
+        for (size_t i = 0; i < CV_PANEL; i++)
+            to[j * CV_PANEL + i] = i < n ? from[i * ld + j] : 0.0f;
+}
+
 /* ---- Elementary functions -------------------------------------------------------------------- */
 
 /* e^x = 2^n (1 + p) with p = e^r - 1, x = n ln 2 + r, |r| <= ln 2 / 2.  NaN goes through. */
@@ -972,7 +990,7 @@ static void simd_bi_wkv(size_t T, size_t n, size_t ld, const cv_bi_decay *decay,
 
 #define SIMD_TABLE(cpu_level)                                                                \
     {                                                                                        \
-        .level = (cpu_level), .matmul = simd_matmul, .outer = simd_outer, .wkv4 = simd_wkv4, \
+        .level = (cpu_level), .matmul = simd_matmul, .outer = simd_outer, .turn = simd_turn, .wkv4 = simd_wkv4, \
         .wkv5 = simd_wkv5, .wkv4_back = simd_wkv4_back, .wkv5_back = simd_wkv5_back,         \
         .wkv7_back = simd_wkv7_back, .wkv7 = simd_wkv7, .bi_keys = simd_bi_keys,             \
         .bi_ends = simd_bi_ends, .bi_wkv = simd_bi_wkv, .bi_wkv_back = simd_bi_wkv_back,     \

@@ -192,38 +192,65 @@ size_t cv_linear_own_scratch(void)
 
 /* ---- Layouts --------------------------------------------------------------------------------- */
 
-/* Inputs of a panel that are laid out together: long rows are converted faster. */
-#define LAID ((size_t)16)
+enum { LAID = 64 }; /* inputs that are laid out together: long rows are converted faster */
 
-/* Panels [lo, hi) of the matrix whose element (i, j) is value[i * row + j * column]. */
-static void lay_out(const cv_matrix *W, size_t lo, size_t hi, const float *value, size_t row,
-                    size_t column)
+/* n inputs of a panel, as they are stored. */
+static void store_inputs(const cv_matrix *W, const float *numbers, size_t p, size_t j, size_t n)
 {
-    const size_t step = W->panel_bytes / W->cols;
-    for (size_t p = lo; p < hi; p++) {
-        unsigned char *to = (unsigned char *)(size_t)(W->panels + p * W->panel_bytes);
-        const size_t first = p * CV_PANEL,
-                     n = W->rows - first < CV_PANEL ? W->rows - first : CV_PANEL;
-        for (size_t j = 0; j < W->cols; j += LAID, to += LAID * step) {
-            const size_t inputs = W->cols - j < LAID ? W->cols - j : LAID;
-            float numbers[LAID][CV_PANEL] = { { 0.0f } };
-            for (size_t i = 0; i < n; i++)
-                for (size_t k = 0; k < inputs; k++)
-                    numbers[k][i] = value[(first + i) * row + (j + k) * column];
-            if (W->layout == CV_LAYOUT_BF16)
-                cv_from_f32(CV_BF16, numbers[0], to, inputs * CV_PANEL);
-            else
-                memcpy(to, numbers, inputs * sizeof numbers[0]);
-        }
-    }
+    unsigned char *to =
+        (unsigned char *)(size_t)(W->panels + p * W->panel_bytes) + j * (W->panel_bytes / W->cols);
+    if (W->layout == CV_LAYOUT_BF16)
+        cv_from_f32(CV_BF16, numbers, to, n * CV_PANEL);
+    else
+        memcpy(to, numbers, n * CV_PANEL * sizeof *numbers);
 }
 
-void cv_trained_lay_out(const cv_member *me, const cv_matrix *W)
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Panels [lo, hi) of W. */
+static void lay_out(const cv_kernels *kernel, const cv_matrix *W, size_t lo, size_t hi,
+                    const float *value)
+{
+    float numbers[LAID * CV_PANEL];
+    for (size_t p = lo; p < hi; p++)
+        for (size_t j = 0; j < W->cols; j += LAID) {
+            const size_t n = smaller(LAID, W->cols - j);
+            kernel->turn(smaller(CV_PANEL, W->rows - p * CV_PANEL), n,
+                         value + p * CV_PANEL * W->cols + j, W->cols, numbers);
+            store_inputs(W, numbers, p, j, n);
+        }
+}
+
+/* Panels [lo, hi) of its transpose, whose inputs are rows of value: a few rows at a time, so that
+ * they are read from end to end. */
+static void lay_out_turned(const cv_matrix *turned, size_t lo, size_t hi, const float *value)
+{
+    enum { FEW = 16 };
+    for (size_t j = 0; j < turned->cols; j += FEW)
+        for (size_t p = lo; p < hi; p++) {
+            const size_t n = smaller(FEW, turned->cols - j), first = p * CV_PANEL;
+            const size_t there = smaller(CV_PANEL, turned->rows - first);
+            const float *from = value + j * turned->rows + first;
+            float numbers[FEW][CV_PANEL];
+            for (size_t i = 0; i < n; i++, from += turned->rows)
+                if (there == CV_PANEL)
+                    memcpy(numbers[i], from, sizeof numbers[i]);
+                else
+                    for (size_t k = 0; k < CV_PANEL; k++)
+                        numbers[i][k] = k < there ? from[k] : 0.0f;
+            store_inputs(turned, numbers[0], p, j, n);
+        }
+}
+
+void cv_trained_lay_out(const cv_member *me, const cv_kernels *kernel, const cv_matrix *W)
 {
     const cv_trained *t = W->trained;
     size_t lo, hi;
     cv_share(me, panel_count(W), &lo, &hi);
-    lay_out(W, lo, hi, t->value, W->cols, 1);
+    lay_out(kernel, W, lo, hi, t->value);
     cv_share(me, panel_count(&t->turned), &lo, &hi);
-    lay_out(&t->turned, lo, hi, t->value, 1, W->cols);
+    lay_out_turned(&t->turned, lo, hi, t->value);
 }

@@ -12,7 +12,7 @@ typedef struct cv_trained {
 
 /* Lays value out as the panels of W and of its transpose, both of f32 or bf16: this member's
  * share. */
-void cv_trained_lay_out(const cv_member *me, const cv_matrix *W);
+void cv_trained_lay_out(const cv_member *me, const cv_kernels *kernel, const cv_matrix *W);
 
 typedef enum cv_act {
     CV_ACT_NONE,

@@ -284,7 +284,7 @@ static void publish_work(const cv_member *me, void *arg)
     for (size_t i = 0; i < l->n_params; i++) {
         const cv_param *p = &l->params[i];
         if (!p->slot) {
-            cv_trained_lay_out(me, slot_of(&l->model, &p->view));
+            cv_trained_lay_out(me, l->kernel, slot_of(&l->model, &p->view));
             continue;
         }
         if (p->direct || i < lo || i >= hi) continue;

@@ -17,7 +17,7 @@ static void call(const cv_run *run, void *arg)
     const lstm_call *c = arg;
     cv_lstm_pass p = c->p;
     p.scratch = grad_floats(cv_lstm_scratch(p.C));
-    cv_trained_lay_out(run->me, p.U);
+    cv_trained_lay_out(run->me, run->kernel, p.U);
     cv_move_rows(run, 4 * p.C, c->z, p.gates);
     cv_meet(run);
     cv_lstm_sequences(run, &p);

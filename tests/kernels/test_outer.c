@@ -68,7 +68,7 @@ static void test_sums(void **state)
     static const size_t shapes[][3] = { { 1, 1, 1 },      { 2, 17, 33 },    { 31, 16, 16 },
                                         { 33, 12, 32 },   { 256, 13, 31 },  { 257, 193, 48 },
                                         { 513, 33, 321 }, { 600, 40, 353 }, { 64, 32, 1056 },
-                                        { 1100, 5, 7 } };
+                                        { 1100, 5, 7 },   { 300, 280, 270 } };
     const cv_kernels *table;
     cv_rng rng;
     (void)state;
