@@ -50,7 +50,8 @@ TILE_INLINE vf load_q8(const unsigned char *group, size_t q, size_t lane, bool h
  * that a tile reads one stream and its R broadcasts stand at constant distances. */
 typedef struct inputs {
     const float *x;
-    size_t ld; /* floats between rows, when not packed */
+    size_t ld;                 /* floats between rows, when not packed */
+    const float *soon, *soon2; /* when packed: two rows that are packed next, to be asked for */
 } inputs;
 
 enum { BLOCK = 16 }; /* divides every group and CV_FOLD */
@@ -60,12 +61,16 @@ static size_t smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* Asks for n numbers so many further on, wherever memory ends. */
-TILE_INLINE void fetch_ahead(const float *x, size_t further, size_t n)
+/* Asks for n numbers so many further on, wherever memory ends: into the first cache, or into the
+ * second where they are wanted a while later. */
+TILE_INLINE void fetch(const float *x, size_t further, size_t n, bool later)
 {
     const uintptr_t there = (uintptr_t)x + further * sizeof *x;
     for (size_t i = 0; i < n * sizeof *x; i += 64)
-        __builtin_prefetch((const void *)(there + i));
+        if (later)
+            __builtin_prefetch((const void *)(there + i), 0, 2);
+        else
+            __builtin_prefetch((const void *)(there + i), 0, 3);
 }
 
 /* The sums of one tile over inputs [0, n), n <= CV_FOLD, into y (added where `add`).  `panel` is
@@ -82,11 +87,6 @@ TILE_INLINE void tile(cv_layout layout, bool packed, size_t P, size_t R, const c
         for (size_t p = 0; p < P * PV; p++)
             acc[r][p] = v_set(0.0f);
 
-    if (packed) /* many rows: what the sums go to has left the cache */
-        for (size_t r = 0; r < R; r++)
-            for (size_t p = 0; p < P * PV; p += 64 / sizeof(float) / VF)
-                __builtin_prefetch(y + r * ldy + p * VF, 1);
-
     const bool q8 = layout == CV_LAYOUT_Q8;
     const size_t heads = q8_heads_bytes(W->has_min);
     for (size_t j0 = 0; j0 < n; j0 += BLOCK) {
@@ -99,6 +99,13 @@ TILE_INLINE void tile(cv_layout layout, bool packed, size_t P, size_t R, const c
         }
         const float *x = in.x + (packed ? j0 * R : j0);
         const size_t end = smaller(BLOCK, n - j0), ld = packed ? BLOCK : in.ld;
+        if (packed) { /* what the sums go to has left the caches; what comes next was never there */
+            for (size_t r = j0 / BLOCK; r < R; r += (n + BLOCK - 1) / BLOCK)
+                for (size_t p = 0; p < P; p++)
+                    __builtin_prefetch(y + r * ldy + p * CV_PANEL, 1);
+            fetch(in.soon, j0, 1, true);
+            fetch(in.soon2, j0, 1, true);
+        }
         for (size_t j = 0; j < end; j++) {
             vf w[8 * PV];
 #pragma GCC unroll 16
@@ -270,8 +277,8 @@ static void matmul_few(const cv_matrix *W, size_t lo, size_t hi, size_t T, const
         for (size_t j = 0; j < W->cols; j += CV_FOLD) {
             const bool sum = add || j > 0;
             tiles->few(all, T, W, panel + panel_offset(W, j), W->panel_bytes,
-                       smaller(CV_FOLD, W->cols - j), (inputs){ x + j, ldx }, last ? edge.y : out,
-                       last ? CV_PANEL : ldy, sum && !last);
+                       smaller(CV_FOLD, W->cols - j), (inputs){ .x = x + j, .ld = ldx },
+                       last ? edge.y : out, last ? CV_PANEL : ldy, sum && !last);
             if (last) tail_out(&edge, W->rows % CV_PANEL, T, out, ldy, sum);
         }
         p += all ? P : 1;
@@ -319,20 +326,38 @@ static void expand(const cv_matrix *W, const unsigned char *panel, size_t n, flo
                               : v_load_bf16((const uint16_t *)(const void *)panel + at));
 }
 
+/* Rows that are packed next: they are asked for while those before them are worked on. */
+typedef struct arriving {
+    const float *x;
+    size_t ld, rows;
+} arriving;
+
+/* The next of them; `instead` where none is left. */
+static const float *take_arriving(arriving *next, const float *instead)
+{
+    if (next->rows == 0) return instead;
+    const float *x = next->x;
+    next->rows--;
+    next->x += next->ld;
+    return x;
+}
+
 /* One panel group times all rows of one run of packed inputs. */
 static void rows_of_tiles(const layout_tiles *tiles, const cv_matrix *W, size_t P, size_t p,
                           const unsigned char *panel, size_t stride, size_t T, size_t n,
-                          const float *packed, float *y, size_t ldy, bool add)
+                          const float *packed, arriving *next, float *y, size_t ldy, bool add)
 {
     for (size_t t = 0; t < T; t += MAX_ROWS) {
         const size_t R = smaller(MAX_ROWS, T - t);
+        const inputs in = { .x = packed,
+                            .soon = take_arriving(next, packed),
+                            .soon2 = take_arriving(next, packed) };
         float *out = y + t * ldy + p * CV_PANEL;
         if ((p + P) * CV_PANEL <= W->rows) {
-            tiles->packed(P, R, W, panel, stride, n, (inputs){ packed, 0 }, out, ldy, add);
+            tiles->packed(P, R, W, panel, stride, n, in, out, ldy, add);
         } else {
             tail edge = { { 0 } };
-            tiles->packed(1, R, W, panel, stride, n, (inputs){ packed, 0 }, edge.y, CV_PANEL,
-                          false);
+            tiles->packed(1, R, W, panel, stride, n, in, edge.y, CV_PANEL, false);
             tail_out(&edge, W->rows % CV_PANEL, R, out, ldy, add);
         }
         packed += packed_floats(R, n);
@@ -342,10 +367,15 @@ static void rows_of_tiles(const layout_tiles *tiles, const cv_matrix *W, size_t 
 /* Inputs [j, j + n) of T rows, packed, by panels [lo, hi).  Weights that are not f32 are expanded once
  * for all rows where there is more than one tile of them. */
 static void matmul_inputs(const cv_matrix *W, size_t lo, size_t hi, size_t T, size_t j, size_t n,
-                          const float *packed, float *y, size_t ldy, bool add, float *weights)
+                          const float *packed, arriving next, float *y, size_t ldy, bool add,
+                          float *weights)
 {
     const bool expanded = W->layout != CV_LAYOUT_F32 && T > MAX_ROWS;
     const layout_tiles *tiles = &tiles_of[expanded ? CV_LAYOUT_F32 : W->layout];
+    /* What is asked for too early has left again. */
+    const size_t tiles_of_panel = (T + MAX_ROWS - 1) / MAX_ROWS;
+    const size_t last = next.rows / (2 * tiles_of_panel) * PAIR + PAIR;
+    arriving none = { .rows = 0 };
 
     for (size_t p = lo; p < hi;) {
         const size_t P = (p + PAIR <= hi && (p + PAIR) * CV_PANEL <= W->rows) ? PAIR : 1;
@@ -357,7 +387,8 @@ static void matmul_inputs(const cv_matrix *W, size_t lo, size_t hi, size_t T, si
             panel = (const unsigned char *)weights;
             stride = CV_FOLD * CV_PANEL * sizeof(float);
         }
-        rows_of_tiles(tiles, W, P, p, panel, stride, T, n, packed, y, ldy, add);
+        rows_of_tiles(tiles, W, P, p, panel, stride, T, n, packed, hi - p <= last ? &next : &none,
+                      y, ldy, add);
         p += P;
     }
 }
@@ -374,8 +405,12 @@ static void matmul_many(const cv_matrix *W, size_t lo, size_t hi, size_t T, cons
         const size_t rows = smaller(STRIP, T - t);
         for (size_t j = 0; j < W->cols; j += CV_FOLD) {
             const size_t n = smaller(CV_FOLD, W->cols - j);
+            const bool more = j + n < W->cols;
+            const arriving next = { .x = more ? x + j + n : x + STRIP * ldx,
+                                    .ld = ldx,
+                                    .rows = more ? rows : smaller(STRIP, T - t - rows) };
             pack_inputs(rows, n, x + j, ldx, packed);
-            matmul_inputs(W, lo, hi, rows, j, n, packed, y, ldy, add || j > 0, weights);
+            matmul_inputs(W, lo, hi, rows, j, n, packed, next, y, ldy, add || j > 0, weights);
         }
     }
 }
@@ -704,7 +739,7 @@ static void simd_wkv5(size_t T, size_t N, ptrdiff_t ld, ptrdiff_t ldw, const flo
 TILE_INLINE void fetch_token(const float *const *arrays, size_t many, size_t at, size_t n)
 {
     for (size_t a = 0; a < many; a++)
-        fetch_ahead(arrays[a], at, n);
+        fetch(arrays[a], at, n, false);
 }
 
 enum { TOKENS_AHEAD = 8 };
@@ -990,14 +1025,15 @@ static void simd_bi_wkv(size_t T, size_t n, size_t ld, const cv_bi_decay *decay,
 
 #define SIMD_TABLE(cpu_level)                                                                \
     {                                                                                        \
-        .level = (cpu_level), .matmul = simd_matmul, .outer = simd_outer, .turn = simd_turn, .wkv4 = simd_wkv4, \
-        .wkv5 = simd_wkv5, .wkv4_back = simd_wkv4_back, .wkv5_back = simd_wkv5_back,         \
-        .wkv7_back = simd_wkv7_back, .wkv7 = simd_wkv7, .bi_keys = simd_bi_keys,             \
-        .bi_ends = simd_bi_ends, .bi_wkv = simd_bi_wkv, .bi_wkv_back = simd_bi_wkv_back,     \
-        .layer_norm = simd_layer_norm, .lerp = simd_lerp, .mul = simd_mul,                   \
-        .mul_add = simd_mul_add, .dot = simd_dot, .exp = simd_exp, .sigmoid = simd_sigmoid,  \
-        .tanh = simd_tanh, .silu = simd_silu, .relu2 = simd_relu2, .decay6 = simd_decay6,    \
-        .decay7 = simd_decay7, .gelu = simd_gelu, .gelu_back = simd_gelu_back,               \
+        .level = (cpu_level), .matmul = simd_matmul, .outer = simd_outer, .turn = simd_turn, \
+        .wkv4 = simd_wkv4, .wkv5 = simd_wkv5, .wkv4_back = simd_wkv4_back,                   \
+        .wkv5_back = simd_wkv5_back, .wkv7_back = simd_wkv7_back, .wkv7 = simd_wkv7,         \
+        .bi_keys = simd_bi_keys, .bi_ends = simd_bi_ends, .bi_wkv = simd_bi_wkv,             \
+        .bi_wkv_back = simd_bi_wkv_back, .layer_norm = simd_layer_norm, .lerp = simd_lerp,   \
+        .mul = simd_mul, .mul_add = simd_mul_add, .dot = simd_dot, .exp = simd_exp,          \
+        .sigmoid = simd_sigmoid, .tanh = simd_tanh, .silu = simd_silu, .relu2 = simd_relu2,  \
+        .decay6 = simd_decay6, .decay7 = simd_decay7, .gelu = simd_gelu,                     \
+        .gelu_back = simd_gelu_back,                                                         \
     }
 
 #endif

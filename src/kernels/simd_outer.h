@@ -4,7 +4,7 @@
  * block of tokens: b so that the columns of a tile lie side by side, a likewise with its rows. */
 
 enum {
-    OUTER_TOKENS = 256,
+    OUTER_TOKENS = 192,
     OUTER_TILE = PAIR * CV_PANEL, /* columns of one */
     OUTER_COLUMNS = 256,          /* of b, packed together, and rows of a */
     OUTER_ROWS = (OUTER_COLUMNS + MAX_ROWS - 1) / MAX_ROWS * MAX_ROWS,
@@ -28,7 +28,7 @@ TILE_INLINE void outer_pack(size_t group, size_t step, size_t T, size_t n, const
     const size_t whole = n / group, rest = n % group;
     for (size_t t = 0; t < T; t++, from += ld, to += group) {
         float *out = to;
-        fetch_ahead(from, 4 * ld, n);
+        fetch(from, 4 * ld, n, false);
         for (size_t i = 0; i < whole; i++, out += step)
             memcpy(out, from + i * group, group * sizeof *out);
         if (rest == 0) continue;
@@ -37,8 +37,9 @@ TILE_INLINE void outer_pack(size_t group, size_t step, size_t T, size_t n, const
     }
 }
 
+/* One tile; on the way a row of a and one of b are asked for that are packed next. */
 static void outer_tile(size_t T, const float *a, const float *b, float *W, size_t ldw, size_t rows,
-                       size_t columns)
+                       size_t columns, const float *soon_a, const float *soon_b)
 {
     enum { VECTORS = PAIR * PV };
     vf acc[MAX_ROWS][VECTORS];
@@ -48,6 +49,10 @@ static void outer_tile(size_t T, const float *a, const float *b, float *W, size_
         for (size_t p = 0; p < VECTORS; p++)
             acc[r][p] = v_set(0.0f);
     for (size_t t = 0; t < T; t++, a += MAX_ROWS, b += OUTER_TILE) {
+        if (t % 8 == 0 && t < OUTER_COLUMNS / 2) { /* a line of each */
+            fetch(soon_a, 2 * t, 1, true);
+            fetch(soon_b, 2 * t, 1, true);
+        }
         vf column[VECTORS];
 #pragma GCC unroll 16
         for (size_t p = 0; p < VECTORS; p++)
@@ -83,13 +88,14 @@ static void outer_tile(size_t T, const float *a, const float *b, float *W, size_
 
 /* n rows of W by m columns, both packed. */
 static void outer_tiles(size_t T, size_t n, size_t m, const float *rows, const float *columns,
-                        float *W, size_t ldw)
+                        float *W, size_t ldw, arriving next_a, arriving next_b)
 {
     for (size_t i = 0; i < m; i += OUTER_TILE, columns += OUTER_COLUMNS_STEP) {
         const float *a = rows;
         for (size_t o = 0; o < n; o += MAX_ROWS, a += OUTER_ROWS_STEP)
             outer_tile(T, a, columns, W + o * ldw + i, ldw, smaller(MAX_ROWS, n - o),
-                       smaller(OUTER_TILE, m - i));
+                       smaller(OUTER_TILE, m - i), take_arriving(&next_a, a),
+                       take_arriving(&next_b, a));
     }
 }
 
@@ -101,14 +107,26 @@ static void simd_outer(size_t T, size_t n, size_t m, const float *a, size_t lda,
     (void)rounded;
     for (size_t t = 0; t < T; t += OUTER_TOKENS, a += OUTER_TOKENS * lda, b += OUTER_TOKENS * ldb) {
         const size_t tokens = smaller(OUTER_TOKENS, T - t);
+        const size_t then = smaller(OUTER_TOKENS, T - t - tokens);
         for (size_t i = 0; i < m; i += OUTER_COLUMNS) {
             const size_t wide = smaller(OUTER_COLUMNS, m - i);
             outer_pack(OUTER_TILE, OUTER_COLUMNS_STEP, tokens, wide, b + i, ldb, columns);
             for (size_t o = 0; o < n; o += OUTER_ROWS) {
                 const size_t many = smaller(OUTER_ROWS, n - o);
+                const bool last_a = o + many == n, last = last_a && i + wide == m;
+                /* What is packed after these. */
+                const arriving none = { .rows = 0 };
+                const arriving next_a = last ? (arriving){ a + OUTER_TOKENS * lda, lda, then }
+                                        : n <= OUTER_ROWS ? none
+                                        : last_a          ? (arriving){ a, lda, tokens }
+                                                          : (arriving){ a + o + many, lda, tokens };
+                const arriving next_b = last     ? (arriving){ b + OUTER_TOKENS * ldb, ldb, then }
+                                        : last_a ? (arriving){ b + i + wide, ldb, tokens }
+                                                 : none;
                 if (i == 0 || n > OUTER_ROWS)
                     outer_pack(MAX_ROWS, OUTER_ROWS_STEP, tokens, many, a + o, lda, rows);
-                outer_tiles(tokens, many, wide, rows, columns, W + o * ldw + i, ldw);
+                outer_tiles(tokens, many, wide, rows, columns, W + o * ldw + i, ldw, next_a,
+                            next_b);
             }
         }
     }
