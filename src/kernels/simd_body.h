@@ -17,6 +17,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/arriving.h"
+
 #define TILE_INLINE static inline __attribute__((always_inline))
 #define PV          (CV_PANEL / VF) /* vectors per panel */
 
@@ -61,18 +63,6 @@ static size_t smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* Asks for n numbers so many further on, wherever memory ends: into the first cache, or into the
- * second where they are wanted a while later. */
-TILE_INLINE void fetch(const float *x, size_t further, size_t n, bool later)
-{
-    const uintptr_t there = (uintptr_t)x + further * sizeof *x;
-    for (size_t i = 0; i < n * sizeof *x; i += 64)
-        if (later)
-            __builtin_prefetch((const void *)(there + i), 0, 2);
-        else
-            __builtin_prefetch((const void *)(there + i), 0, 3);
-}
-
 /* The sums of one tile over inputs [0, n), n <= CV_FOLD, into y (added where `add`).  `panel` is
  * the first of P panels, `stride` bytes apart.  layout, packed, P and R are constants where this is
  * inlined, so that the loops unroll and acc lives in registers. */
@@ -103,8 +93,8 @@ TILE_INLINE void tile(cv_layout layout, bool packed, size_t P, size_t R, const c
             for (size_t r = j0 / BLOCK; r < R; r += (n + BLOCK - 1) / BLOCK)
                 for (size_t p = 0; p < P; p++)
                     __builtin_prefetch(y + r * ldy + p * CV_PANEL, 1);
-            fetch(in.soon, j0, 1, true);
-            fetch(in.soon2, j0, 1, true);
+            cv_fetch(in.soon, j0, 1, true);
+            cv_fetch(in.soon2, j0, 1, true);
         }
         for (size_t j = 0; j < end; j++) {
             vf w[8 * PV];
@@ -326,32 +316,16 @@ static void expand(const cv_matrix *W, const unsigned char *panel, size_t n, flo
                               : v_load_bf16((const uint16_t *)(const void *)panel + at));
 }
 
-/* Rows that are packed next: they are asked for while those before them are worked on. */
-typedef struct arriving {
-    const float *x;
-    size_t ld, rows;
-} arriving;
-
-/* The next of them; `instead` where none is left. */
-static const float *take_arriving(arriving *next, const float *instead)
-{
-    if (next->rows == 0) return instead;
-    const float *x = next->x;
-    next->rows--;
-    next->x += next->ld;
-    return x;
-}
-
 /* One panel group times all rows of one run of packed inputs. */
 static void rows_of_tiles(const layout_tiles *tiles, const cv_matrix *W, size_t P, size_t p,
                           const unsigned char *panel, size_t stride, size_t T, size_t n,
-                          const float *packed, arriving *next, float *y, size_t ldy, bool add)
+                          const float *packed, cv_arriving *next, float *y, size_t ldy, bool add)
 {
     for (size_t t = 0; t < T; t += MAX_ROWS) {
         const size_t R = smaller(MAX_ROWS, T - t);
         const inputs in = { .x = packed,
-                            .soon = take_arriving(next, packed),
-                            .soon2 = take_arriving(next, packed) };
+                            .soon = cv_take_arriving(next, packed),
+                            .soon2 = cv_take_arriving(next, packed) };
         float *out = y + t * ldy + p * CV_PANEL;
         if ((p + P) * CV_PANEL <= W->rows) {
             tiles->packed(P, R, W, panel, stride, n, in, out, ldy, add);
@@ -367,7 +341,7 @@ static void rows_of_tiles(const layout_tiles *tiles, const cv_matrix *W, size_t 
 /* Inputs [j, j + n) of T rows, packed, by panels [lo, hi).  Weights that are not f32 are expanded once
  * for all rows where there is more than one tile of them. */
 static void matmul_inputs(const cv_matrix *W, size_t lo, size_t hi, size_t T, size_t j, size_t n,
-                          const float *packed, arriving next, float *y, size_t ldy, bool add,
+                          const float *packed, cv_arriving next, float *y, size_t ldy, bool add,
                           float *weights)
 {
     const bool expanded = W->layout != CV_LAYOUT_F32 && T > MAX_ROWS;
@@ -375,7 +349,7 @@ static void matmul_inputs(const cv_matrix *W, size_t lo, size_t hi, size_t T, si
     /* What is asked for too early has left again. */
     const size_t tiles_of_panel = (T + MAX_ROWS - 1) / MAX_ROWS;
     const size_t last = next.rows / (2 * tiles_of_panel) * PAIR + PAIR;
-    arriving none = { .rows = 0 };
+    cv_arriving none = { .rows = 0 };
 
     for (size_t p = lo; p < hi;) {
         const size_t P = (p + PAIR <= hi && (p + PAIR) * CV_PANEL <= W->rows) ? PAIR : 1;
@@ -406,9 +380,9 @@ static void matmul_many(const cv_matrix *W, size_t lo, size_t hi, size_t T, cons
         for (size_t j = 0; j < W->cols; j += CV_FOLD) {
             const size_t n = smaller(CV_FOLD, W->cols - j);
             const bool more = j + n < W->cols;
-            const arriving next = { .x = more ? x + j + n : x + STRIP * ldx,
-                                    .ld = ldx,
-                                    .rows = more ? rows : smaller(STRIP, T - t - rows) };
+            const cv_arriving next = { .x = more ? x + j + n : x + STRIP * ldx,
+                                       .ld = ldx,
+                                       .rows = more ? rows : smaller(STRIP, T - t - rows) };
             pack_inputs(rows, n, x + j, ldx, packed);
             matmul_inputs(W, lo, hi, rows, j, n, packed, next, y, ldy, add || j > 0, weights);
         }
@@ -739,7 +713,7 @@ static void simd_wkv5(size_t T, size_t N, ptrdiff_t ld, ptrdiff_t ldw, const flo
 TILE_INLINE void fetch_token(const float *const *arrays, size_t many, size_t at, size_t n)
 {
     for (size_t a = 0; a < many; a++)
-        fetch(arrays[a], at, n, false);
+        cv_fetch(arrays[a], at, n, false);
 }
 
 enum { TOKENS_AHEAD = 8 };

@@ -28,7 +28,7 @@ TILE_INLINE void outer_pack(size_t group, size_t step, size_t T, size_t n, const
     const size_t whole = n / group, rest = n % group;
     for (size_t t = 0; t < T; t++, from += ld, to += group) {
         float *out = to;
-        fetch(from, 4 * ld, n, false);
+        cv_fetch(from, 4 * ld, n, false);
         for (size_t i = 0; i < whole; i++, out += step)
             memcpy(out, from + i * group, group * sizeof *out);
         if (rest == 0) continue;
@@ -50,8 +50,8 @@ static void outer_tile(size_t T, const float *a, const float *b, float *W, size_
             acc[r][p] = v_set(0.0f);
     for (size_t t = 0; t < T; t++, a += MAX_ROWS, b += OUTER_TILE) {
         if (t % 8 == 0 && t < OUTER_COLUMNS / 2) { /* a line of each */
-            fetch(soon_a, 2 * t, 1, true);
-            fetch(soon_b, 2 * t, 1, true);
+            cv_fetch(soon_a, 2 * t, 1, true);
+            cv_fetch(soon_b, 2 * t, 1, true);
         }
         vf column[VECTORS];
 #pragma GCC unroll 16
@@ -88,14 +88,14 @@ static void outer_tile(size_t T, const float *a, const float *b, float *W, size_
 
 /* n rows of W by m columns, both packed. */
 static void outer_tiles(size_t T, size_t n, size_t m, const float *rows, const float *columns,
-                        float *W, size_t ldw, arriving next_a, arriving next_b)
+                        float *W, size_t ldw, cv_arriving next_a, cv_arriving next_b)
 {
     for (size_t i = 0; i < m; i += OUTER_TILE, columns += OUTER_COLUMNS_STEP) {
         const float *a = rows;
         for (size_t o = 0; o < n; o += MAX_ROWS, a += OUTER_ROWS_STEP)
             outer_tile(T, a, columns, W + o * ldw + i, ldw, smaller(MAX_ROWS, n - o),
-                       smaller(OUTER_TILE, m - i), take_arriving(&next_a, a),
-                       take_arriving(&next_b, a));
+                       smaller(OUTER_TILE, m - i), cv_take_arriving(&next_a, a),
+                       cv_take_arriving(&next_b, a));
     }
 }
 
@@ -115,14 +115,14 @@ static void simd_outer(size_t T, size_t n, size_t m, const float *a, size_t lda,
                 const size_t many = smaller(OUTER_ROWS, n - o);
                 const bool last_a = o + many == n, last = last_a && i + wide == m;
                 /* What is packed after these. */
-                const arriving none = { .rows = 0 };
-                const arriving next_a = last ? (arriving){ a + OUTER_TOKENS * lda, lda, then }
-                                        : n <= OUTER_ROWS ? none
-                                        : last_a          ? (arriving){ a, lda, tokens }
-                                                          : (arriving){ a + o + many, lda, tokens };
-                const arriving next_b = last     ? (arriving){ b + OUTER_TOKENS * ldb, ldb, then }
-                                        : last_a ? (arriving){ b + i + wide, ldb, tokens }
-                                                 : none;
+                const cv_arriving none = { .rows = 0 };
+                const cv_arriving next_a = last ? (cv_arriving){ a + OUTER_TOKENS * lda, lda, then }
+                                           : n <= OUTER_ROWS ? none
+                                           : last_a          ? (cv_arriving){ a, lda, tokens }
+                                                    : (cv_arriving){ a + o + many, lda, tokens };
+                const cv_arriving next_b = last ? (cv_arriving){ b + OUTER_TOKENS * ldb, ldb, then }
+                                           : last_a ? (cv_arriving){ b + i + wide, ldb, tokens }
+                                                    : none;
                 if (i == 0 || n > OUTER_ROWS)
                     outer_pack(MAX_ROWS, OUTER_ROWS_STEP, tokens, many, a + o, lda, rows);
                 outer_tiles(tokens, many, wide, rows, columns, W + o * ldw + i, ldw, next_a,

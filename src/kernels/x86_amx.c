@@ -20,6 +20,7 @@
  * with such a one, or an infinite one, or where a product overflows, it may be NaN instead of
  * infinity.  Numbers below 2^-126 count as zero, pieces of others as well. */
 #include "kernels/x86_amx.h"
+#include "kernels/arriving.h"
 #include "kernels/x86_pairs.h"
 
 enum {
@@ -130,7 +131,7 @@ INLINE void pack_row(size_t pieces, size_t n, const float *x, size_t ldx, uint16
 {
     size_t j = 0;
     for (; j + DEEP <= n; j += DEEP, to += pieces * PIECE) {
-        fetch_later(x + j, ldx, ROWS_AHEAD);
+        cv_fetch(x + j, ROWS_AHEAD * ldx, 2 * CV_LINE, false);
         split_inputs(pieces, _mm512_loadu_ps(x + j), _mm512_loadu_ps(x + j + 16), to);
     }
     if (j < n) {
@@ -506,7 +507,7 @@ INLINE void pack_b(size_t pieces, size_t T, size_t m, const float *b, size_t ld,
     const size_t panel = steps_of(T) * pieces * PIECE;
     for (size_t t = 0; t < steps_of(T) * DEEP; t += 2)
         for (size_t i = 0; i < m; i += SIDE) {
-            fetch_later(b + t * ld + i, ld, ROWS_AHEAD);
+            cv_fetch(b + t * ld + i, ROWS_AHEAD * ld, 2 * CV_LINE, false);
             split_tokens(pieces, row_part(b + i, ld, t, T, m - i),
                          row_part(b + i, ld, t + 1, T, m - i),
                          to + i / SIDE * panel + t / DEEP * pieces * PIECE + t % DEEP / 2 * DEEP);

@@ -11,6 +11,7 @@
 
 #include <string.h>
 
+#include "kernels/arriving.h"
 #include "kernels/x86_pairs.h"
 
 enum {
@@ -33,12 +34,28 @@ _Static_assert((WIDE + STRIP) * FOLD * sizeof(uint16_t) <= CV_OUTER_SCRATCH * si
 
 /* ---- The tile -------------------------------------------------------------------------------- */
 
-/* Where the sums of a tile go: `rows` rows of `columns` numbers. */
+/* Where the sums of a tile go: `rows` rows of `columns` numbers.  soon: two rows that are packed next,
+ * to be asked for on the way. */
 typedef struct place {
     float *y;
     size_t ld, rows, columns;
     bool add;
+    const float *soon[2];
 } place;
+
+enum { STRETCH = 8 }; /* pairs between what is asked for: a line of f32 */
+
+/* What a tile asks for in stretch i of n: lines that its sums are added to, and some of what is packed
+ * next. */
+INLINE void ask(const place *to, size_t i, size_t n)
+{
+    for (size_t r = i; r < to->rows; r += n) {
+        _mm_prefetch((const char *)(to->y + r * to->ld), _MM_HINT_T0);
+        _mm_prefetch((const char *)(to->y + r * to->ld + to->columns - 1), _MM_HINT_T0);
+    }
+    cv_fetch(to->soon[0], i * CV_LINE, 1, true);
+    cv_fetch(to->soon[1], i * CV_LINE, 1, true);
+}
 
 INLINE void put_sums(const place *to, size_t r, size_t p, __m512 sums)
 {
@@ -59,11 +76,8 @@ INLINE void dot_tile(size_t P, size_t row, size_t step, size_t pairs, const uint
 #pragma GCC unroll 2
         for (size_t p = 0; p < P; p++)
             acc[r][p] = _mm512_setzero_ps();
-    for (size_t r = 0; r < to->rows; r++) { /* they are needed at the end */
-        _mm_prefetch((const char *)(to->y + r * to->ld), _MM_HINT_T0);
-        _mm_prefetch((const char *)(to->y + r * to->ld + to->columns - 1), _MM_HINT_T0);
-    }
     for (size_t s = 0; s < pairs; s++, x += step, w += 2 * SIDE) {
+        if (s % STRETCH == 0) ask(to, s / STRETCH, (pairs + STRETCH - 1) / STRETCH);
         __m512i weights[2];
 #pragma GCC unroll 2
         for (size_t p = 0; p < P; p++)
@@ -101,7 +115,7 @@ static void pack_panel(size_t n, const unsigned char *stored, uint16_t *to)
 INLINE void pack_input(size_t n, const float *x, size_t ldx, uint16_t *to)
 {
     for (size_t j = 0; j < n; j += 32) {
-        fetch_later(x + j, ldx, ROWS_AHEAD);
+        cv_fetch(x + j, ROWS_AHEAD * ldx, 2 * CV_LINE, false);
         const size_t rest = n - j;
         const __m512 a = _mm512_maskz_loadu_ps(lanes(rest), x + j);
         const __m512 b =
@@ -133,8 +147,8 @@ static void pack_columns(size_t T, size_t m, const float *b, size_t ld, uint16_t
 {
     for (size_t t = 0; t < T; t += 2)
         for (size_t i = 0; i < m; i += SIDE) {
-            fetch_later(b + t * ld + i, ld, ROWS_AHEAD);
-            fetch_later(b + (t + 1) * ld + i, ld, ROWS_AHEAD);
+            cv_fetch(b + t * ld + i, ROWS_AHEAD * ld, 2 * CV_LINE, false);
+            cv_fetch(b + (t + 1) * ld + i, ROWS_AHEAD * ld, 2 * CV_LINE, false);
             _mm512_store_si512(to + i / SIDE * PANEL + t * SIDE,
                                two_tokens(b + t * ld + i, ld, t + 1 < T, m - i));
         }
@@ -145,8 +159,8 @@ static void pack_turned(size_t T, size_t n, const float *a, size_t ld, uint16_t 
 {
     for (size_t t = 0; t < T; t += 2)
         for (size_t o = 0; o < n; o += ROWS) {
-            fetch_later(a + t * ld + o, ld, ROWS_AHEAD);
-            fetch_later(a + (t + 1) * ld + o, ld, ROWS_AHEAD);
+            cv_fetch(a + t * ld + o, ROWS_AHEAD * ld, 2 * CV_LINE, false);
+            cv_fetch(a + (t + 1) * ld + o, ROWS_AHEAD * ld, 2 * CV_LINE, false);
             _mm512_mask_storeu_epi32(
                 to + o * FOLD + t * ROWS, (__mmask16)((1 << ROWS) - 1),
                 two_tokens(a + t * ld + o, ld, t + 1 < T, smaller(ROWS, n - o)));
@@ -171,23 +185,41 @@ static void token_tile(size_t pairs, const uint16_t *a, const uint16_t *b, const
         dot_tile(1, 2, (size_t)2 * ROWS, pairs, a, b, to);
 }
 
-/* `columns` outputs of packed panels by T rows of n inputs, which are packed here a strip at a
- * time. */
-static void product_of_group(size_t n, size_t columns, const uint16_t *weights, size_t T,
-                             const float *x, size_t ldx, uint16_t *inputs, const place *whole)
+/* `columns` outputs of packed panels by `rows` packed rows. */
+static void product_of_strip(size_t pairs, size_t columns, const uint16_t *weights, size_t rows,
+                             const uint16_t *inputs, cv_arriving next, const place *whole)
 {
-    for (size_t t = 0; t < T; t += STRIP) {
-        const size_t rows = smaller(STRIP, T - t);
+    /* What is asked for too early has left again. */
+    const size_t tiles = (rows + ROWS - 1) / ROWS;
+    const size_t last = (next.rows / (2 * tiles) + 1) * 2 * SIDE;
+    cv_arriving none = { .rows = 0 };
+    for (size_t i = 0; i < columns; i += 2 * SIDE) {
+        cv_arriving *coming = columns - i <= last ? &next : &none;
+        for (size_t r = 0; r < rows; r += ROWS) {
+            place to = { .y = whole->y + r * whole->ld + i,
+                         .ld = whole->ld,
+                         .rows = smaller(ROWS, rows - r),
+                         .columns = smaller(2 * SIDE, columns - i),
+                         .add = whole->add };
+            for (size_t k = 0; k < 2; k++)
+                to.soon[k] = cv_take_arriving(coming, to.y);
+            input_tile(pairs, inputs + r * INPUT_ROW, weights + i / SIDE * PANEL, &to);
+        }
+    }
+}
+
+/* `columns` outputs of packed panels by T rows of n inputs, which are packed here a strip at a time.
+ * behind: what is packed after the last of them. */
+static void product_of_group(size_t n, size_t columns, const uint16_t *weights, size_t T,
+                             const float *x, size_t ldx, cv_arriving behind, uint16_t *inputs,
+                             const place *whole)
+{
+    place to = *whole;
+    for (size_t t = 0; t < T; t += STRIP, to.y += STRIP * to.ld) {
+        const size_t rows = smaller(STRIP, T - t), rest = T - t - rows;
+        const cv_arriving next = { x + (t + rows) * ldx, ldx, smaller(STRIP, rest) };
         pack_inputs(rows, n, x + t * ldx, ldx, inputs);
-        for (size_t i = 0; i < columns; i += 2 * SIDE)
-            for (size_t r = 0; r < rows; r += ROWS) {
-                const place to = { .y = whole->y + (t + r) * whole->ld + i,
-                                   .ld = whole->ld,
-                                   .rows = smaller(ROWS, rows - r),
-                                   .columns = smaller(2 * SIDE, columns - i),
-                                   .add = whole->add };
-                input_tile((n + 1) / 2, inputs + r * INPUT_ROW, weights + i / SIDE * PANEL, &to);
-            }
+        product_of_strip((n + 1) / 2, columns, weights, rows, inputs, rest ? next : behind, &to);
     }
 }
 
@@ -199,27 +231,32 @@ void cv_bf16_matmul(const cv_matrix *W, size_t lo, size_t hi, size_t T, const fl
         const size_t n = smaller(FOLD, W->cols - j);
         for (size_t p = lo; p < hi; p += GROUP) {
             const size_t end = smaller(p + GROUP, hi), first = p * SIDE;
+            const bool again = end < hi, more = again || j + n < W->cols;
+            const cv_arriving behind = { x + (again ? j : j + n), ldx,
+                                         more ? smaller(STRIP, T) : 0 };
             for (size_t q = p; q < end; q++)
                 pack_panel(n, W->panels + q * W->panel_bytes + j * SIDE * sizeof(uint16_t),
                            weights + (q - p) * PANEL);
             const place to = { .y = y + first, .ld = ldy, .add = add || j > 0 };
             product_of_group(n, smaller(end * SIDE, W->rows) - first, weights, T, x + j, ldx,
-                             inputs, &to);
+                             behind, inputs, &to);
         }
     }
 }
 
 /* Rows of W from packed columns of a, by packed columns of b. */
 static void outer_rows(size_t T, size_t n, size_t m, const uint16_t *a, const uint16_t *b, float *W,
-                       size_t ldw)
+                       size_t ldw, cv_arriving next_a, cv_arriving next_b)
 {
     for (size_t i = 0; i < m; i += 2 * SIDE)
         for (size_t o = 0; o < n; o += ROWS) {
-            const place to = { .y = W + o * ldw + i,
-                               .ld = ldw,
-                               .rows = smaller(ROWS, n - o),
-                               .columns = smaller(2 * SIDE, m - i),
-                               .add = true };
+            place to = { .y = W + o * ldw + i,
+                         .ld = ldw,
+                         .rows = smaller(ROWS, n - o),
+                         .columns = smaller(2 * SIDE, m - i),
+                         .add = true };
+            to.soon[0] = cv_take_arriving(&next_a, to.y);
+            to.soon[1] = cv_take_arriving(&next_b, to.y);
             token_tile((T + 1) / 2, a + o * FOLD, b + i / SIDE * PANEL, &to);
         }
 }
@@ -228,15 +265,24 @@ void cv_bf16_outer(size_t T, size_t n, size_t m, const float *a, size_t lda, con
                    size_t ldb, float *W, size_t ldw, float *scratch)
 {
     uint16_t *columns = (uint16_t *)(void *)scratch, *rows = columns + (size_t)WIDE * FOLD;
+    const cv_arriving none = { .rows = 0 };
     for (size_t t = 0; t < T; t += FOLD, a += FOLD * lda, b += FOLD * ldb) {
-        const size_t tokens = smaller(FOLD, T - t);
+        const size_t tokens = smaller(FOLD, T - t), then = smaller(FOLD, T - t - tokens);
         for (size_t i = 0; i < m; i += WIDE) {
             const size_t wide = smaller(WIDE, m - i);
             pack_columns(tokens, wide, b + i, ldb, columns);
             for (size_t o = 0; o < n; o += STRIP) {
                 const size_t many = smaller(STRIP, n - o);
+                const bool last_a = o + many == n, last = last_a && i + wide == m;
+                /* What is packed after these. */
+                const cv_arriving next_a = last     ? (cv_arriving){ a + FOLD * lda, lda, then }
+                                           : last_a ? (cv_arriving){ a, lda, tokens }
+                                                    : (cv_arriving){ a + o + many, lda, tokens };
+                const cv_arriving next_b = last     ? (cv_arriving){ b + FOLD * ldb, ldb, then }
+                                           : last_a ? (cv_arriving){ b + i + wide, ldb, tokens }
+                                                    : none;
                 pack_turned(tokens, many, a + o, lda, rows);
-                outer_rows(tokens, many, wide, rows, columns, W + o * ldw + i, ldw);
+                outer_rows(tokens, many, wide, rows, columns, W + o * ldw + i, ldw, next_a, next_b);
             }
         }
     }

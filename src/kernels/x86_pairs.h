@@ -35,12 +35,4 @@ INLINE __mmask16 lanes(size_t n)
     return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
 }
 
-/* 32 numbers of a row so many rows further on, wherever memory ends. */
-INLINE void fetch_later(const float *x, size_t ld, size_t rows)
-{
-    const uintptr_t there = (uintptr_t)x + rows * ld * sizeof *x;
-    _mm_prefetch((const char *)there, _MM_HINT_T0);
-    _mm_prefetch((const char *)(there + 16 * sizeof *x), _MM_HINT_T0);
-}
-
 #endif

@@ -1,0 +1,44 @@
+/* arriving.h - asking for numbers before they are worked on.
+ *
+ * What many rows are multiplied by or packed from has left the caches, and the processor does not see
+ * it coming where it jumps from row to row.  Asked for in time it costs nothing: a few lines at a
+ * time, while tiles are at work. */
+#ifndef CV_ARRIVING_H
+#define CV_ARRIVING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CV_LINE ((size_t)16) /* floats of a line of the cache */
+
+/* Asks for n floats so many further on, wherever memory ends: into the first cache, or into the
+ * second where they are wanted a while later. */
+static inline __attribute__((always_inline)) void cv_fetch(const float *x, size_t further, size_t n,
+                                                           bool later)
+{
+    const uintptr_t there = (uintptr_t)x + further * sizeof *x;
+    for (size_t i = 0; i < n; i += CV_LINE)
+        if (later)
+            __builtin_prefetch((const void *)(there + i * sizeof *x), 0, 2);
+        else
+            __builtin_prefetch((const void *)(there + i * sizeof *x), 0, 3);
+}
+
+/* Rows that are packed next. */
+typedef struct cv_arriving {
+    const float *x;
+    size_t ld, rows;
+} cv_arriving;
+
+/* The next of them; `instead` where none is left. */
+static inline const float *cv_take_arriving(cv_arriving *next, const float *instead)
+{
+    if (next->rows == 0) return instead;
+    const float *x = next->x;
+    next->rows--;
+    next->x += next->ld;
+    return x;
+}
+
+#endif
