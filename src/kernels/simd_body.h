@@ -67,8 +67,8 @@ static size_t smaller(size_t a, size_t b)
  * the first of P panels, `stride` bytes apart.  layout, packed, P and R are constants where this is
  * inlined, so that the loops unroll and acc lives in registers. */
 TILE_INLINE void tile(cv_layout layout, bool packed, size_t P, size_t R, const cv_matrix *W,
-                      const unsigned char *panel, size_t stride, size_t n, inputs in, float *y,
-                      size_t ldy, bool add)
+                      const unsigned char *panel, size_t stride, size_t n, const inputs *in,
+                      float *y, size_t ldy, bool add)
 {
     vf acc[MAX_ROWS][8 * PV];
 #pragma GCC unroll 12
@@ -87,14 +87,14 @@ TILE_INLINE void tile(cv_layout layout, bool packed, size_t P, size_t R, const c
             block += j0 / W->group * (heads + W->group * CV_PANEL);
             first = j0 % W->group;
         }
-        const float *x = in.x + (packed ? j0 * R : j0);
-        const size_t end = smaller(BLOCK, n - j0), ld = packed ? BLOCK : in.ld;
+        const float *x = in->x + (packed ? j0 * R : j0);
+        const size_t end = smaller(BLOCK, n - j0), ld = packed ? BLOCK : in->ld;
         if (packed) { /* what the sums go to has left the caches; what comes next was never there */
             for (size_t r = j0 / BLOCK; r < R; r += (n + BLOCK - 1) / BLOCK)
                 for (size_t p = 0; p < P; p++)
                     __builtin_prefetch(y + r * ldy + p * CV_PANEL, 1);
-            cv_fetch(in.soon, j0, 1, true);
-            cv_fetch(in.soon2, j0, 1, true);
+            cv_fetch(in->soon, j0, 1, true);
+            cv_fetch(in->soon2, j0, 1, true);
         }
         for (size_t j = 0; j < end; j++) {
             vf w[8 * PV];
@@ -140,9 +140,9 @@ static void tail_out(const tail *t, size_t columns, size_t R, float *y, size_t l
 enum { FEW = 3 }; /* rows that are read where they lie, unpacked */
 
 #define TILE(layout, packed, P, R) tile(layout, packed, P, R, W, panel, stride, n, in, y, ldy, add)
-#define ARGUMENTS                                                                                 \
-    const cv_matrix *W, const unsigned char *panel, size_t stride, size_t n, inputs in, float *y, \
-        size_t ldy, bool add
+#define ARGUMENTS                                                                              \
+    const cv_matrix *W, const unsigned char *panel, size_t stride, size_t n, const inputs *in, \
+        float *y, size_t ldy, bool add
 
 /* R = 1..FEW rows, unpacked.  all: PANELS_FOR(R) panels, else one. */
 TILE_INLINE void tile_few(cv_layout layout, bool all, size_t R, ARGUMENTS)
@@ -267,7 +267,7 @@ static void matmul_few(const cv_matrix *W, size_t lo, size_t hi, size_t T, const
         for (size_t j = 0; j < W->cols; j += CV_FOLD) {
             const bool sum = add || j > 0;
             tiles->few(all, T, W, panel + panel_offset(W, j), W->panel_bytes,
-                       smaller(CV_FOLD, W->cols - j), (inputs){ .x = x + j, .ld = ldx },
+                       smaller(CV_FOLD, W->cols - j), &(inputs){ .x = x + j, .ld = ldx },
                        last ? edge.y : out, last ? CV_PANEL : ldy, sum && !last);
             if (last) tail_out(&edge, W->rows % CV_PANEL, T, out, ldy, sum);
         }
@@ -328,10 +328,10 @@ static void rows_of_tiles(const layout_tiles *tiles, const cv_matrix *W, size_t 
                             .soon2 = cv_take_arriving(next, packed) };
         float *out = y + t * ldy + p * CV_PANEL;
         if ((p + P) * CV_PANEL <= W->rows) {
-            tiles->packed(P, R, W, panel, stride, n, in, out, ldy, add);
+            tiles->packed(P, R, W, panel, stride, n, &in, out, ldy, add);
         } else {
             tail edge = { { 0 } };
-            tiles->packed(1, R, W, panel, stride, n, in, edge.y, CV_PANEL, false);
+            tiles->packed(1, R, W, panel, stride, n, &in, edge.y, CV_PANEL, false);
             tail_out(&edge, W->rows % CV_PANEL, R, out, ldy, add);
         }
         packed += packed_floats(R, n);

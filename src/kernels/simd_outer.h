@@ -37,53 +37,75 @@ TILE_INLINE void outer_pack(size_t group, size_t step, size_t T, size_t n, const
     }
 }
 
-/* One tile; on the way a row of a and one of b are asked for that are packed next. */
-static void outer_tile(size_t T, const float *a, const float *b, float *W, size_t ldw, size_t rows,
-                       size_t columns, const float *soon_a, const float *soon_b)
+/* Where a tile of sums goes: `rows` rows of `columns` numbers of W; and on the way a row of a and one of
+ * b are asked for that are packed next. */
+typedef struct outer_place {
+    float *W;
+    size_t ld, rows, columns;
+    const float *soon_a, *soon_b;
+} outer_place;
+
+/* R rows by OUTER_TILE columns over T tokens.  R is a constant where this is inlined. */
+TILE_INLINE void outer_tile(size_t R, size_t T, const float *a, const float *b,
+                            const outer_place *to)
 {
     enum { VECTORS = PAIR * PV };
     vf acc[MAX_ROWS][VECTORS];
 #pragma GCC unroll 12
-    for (size_t r = 0; r < MAX_ROWS; r++)
+    for (size_t r = 0; r < R; r++)
 #pragma GCC unroll 16
         for (size_t p = 0; p < VECTORS; p++)
             acc[r][p] = v_set(0.0f);
     for (size_t t = 0; t < T; t++, a += MAX_ROWS, b += OUTER_TILE) {
         if (t % 8 == 0 && t < OUTER_COLUMNS / 2) { /* a line of each */
-            cv_fetch(soon_a, 2 * t, 1, true);
-            cv_fetch(soon_b, 2 * t, 1, true);
+            cv_fetch(to->soon_a, 2 * t, 1, true);
+            cv_fetch(to->soon_b, 2 * t, 1, true);
+            if (t / 8 < to->rows) cv_fetch(to->W, t / 8 * to->ld, OUTER_TILE, false);
         }
         vf column[VECTORS];
 #pragma GCC unroll 16
         for (size_t p = 0; p < VECTORS; p++)
             column[p] = v_load(b + p * VF);
 #pragma GCC unroll 12
-        for (size_t r = 0; r < MAX_ROWS; r++) {
+        for (size_t r = 0; r < R; r++) {
             const vf row = v_set(a[r]);
 #pragma GCC unroll 16
             for (size_t p = 0; p < VECTORS; p++)
                 acc[r][p] = v_fma(column[p], row, acc[r][p]);
         }
     }
-    if (rows == MAX_ROWS && columns == OUTER_TILE) {
+    if (to->rows == R && to->columns == OUTER_TILE) {
 #pragma GCC unroll 12
-        for (size_t r = 0; r < MAX_ROWS; r++)
+        for (size_t r = 0; r < R; r++)
 #pragma GCC unroll 16
             for (size_t p = 0; p < VECTORS; p++) {
-                float *out = W + r * ldw + p * VF;
+                float *out = to->W + r * to->ld + p * VF;
                 v_store(out, v_add(v_load(out), acc[r][p]));
             }
         return;
     }
     float sums[MAX_ROWS][OUTER_TILE];
 #pragma GCC unroll 12
-    for (size_t r = 0; r < MAX_ROWS; r++)
+    for (size_t r = 0; r < R; r++)
 #pragma GCC unroll 16
         for (size_t p = 0; p < VECTORS; p++)
             v_store(sums[r] + p * VF, acc[r][p]);
-    for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < columns; i++)
-            W[r * ldw + i] += sums[r][i];
+    for (size_t r = 0; r < to->rows; r++)
+        for (size_t i = 0; i < to->columns; i++)
+            to->W[r * to->ld + i] += sums[r][i];
+}
+
+/* No more rows than there are, in thirds of a whole tile. */
+static void outer_rows(size_t T, const float *a, const float *b, const outer_place *to)
+{
+    enum { THIRD = MAX_ROWS / 3 };
+    _Static_assert(MAX_ROWS % THIRD == 0, "thirds of a tile");
+    if (to->rows > 2 * THIRD)
+        outer_tile(MAX_ROWS, T, a, b, to);
+    else if (to->rows > THIRD)
+        outer_tile(2 * THIRD, T, a, b, to);
+    else
+        outer_tile(THIRD, T, a, b, to);
 }
 
 /* n rows of W by m columns, both packed. */
@@ -92,10 +114,15 @@ static void outer_tiles(size_t T, size_t n, size_t m, const float *rows, const f
 {
     for (size_t i = 0; i < m; i += OUTER_TILE, columns += OUTER_COLUMNS_STEP) {
         const float *a = rows;
-        for (size_t o = 0; o < n; o += MAX_ROWS, a += OUTER_ROWS_STEP)
-            outer_tile(T, a, columns, W + o * ldw + i, ldw, smaller(MAX_ROWS, n - o),
-                       smaller(OUTER_TILE, m - i), cv_take_arriving(&next_a, a),
-                       cv_take_arriving(&next_b, a));
+        for (size_t o = 0; o < n; o += MAX_ROWS, a += OUTER_ROWS_STEP) {
+            const outer_place to = { .W = W + o * ldw + i,
+                                     .ld = ldw,
+                                     .rows = smaller(MAX_ROWS, n - o),
+                                     .columns = smaller(OUTER_TILE, m - i),
+                                     .soon_a = cv_take_arriving(&next_a, a),
+                                     .soon_b = cv_take_arriving(&next_b, a) };
+            outer_rows(T, a, columns, &to);
+        }
     }
 }
 
