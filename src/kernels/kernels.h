@@ -165,9 +165,9 @@ typedef struct cv_kernels {
     void (*outer)(size_t T, size_t n, size_t m, const float *a, size_t lda, const float *b,
                   size_t ldb, float *W, size_t ldw, bool rounded, float *scratch);
 
-    /* to[j][i] = from[i][j] for n <= 16 rows i, ld apart, and m columns j: a panel of numbers; zero for
-     * the i that are left of 16. */
-    void (*turn)(size_t n, size_t m, const float *from, size_t ld, float *to);
+    /* to[j][i] = from[i][j] for n <= 16 rows i and m columns j, and zero for the i from n to 16: a panel
+     * of numbers, where ldto is 16.  Rows of from are ld apart, those of to ldto. */
+    void (*turn)(size_t n, size_t m, const float *from, size_t ld, float *to, size_t ldto);
 
     /* RWKV-4 [v4.wkv] for channels [0, n) of T tokens; rows of k, v, y are ld apart.
      *   w [n] = -exp(time_decay) < 0, u [n]; state aa, bb, pp [n] each, in and out; y may be v. */

@@ -457,9 +457,9 @@ static void ref_mul(size_t n, const float *a, const float *b, float *y)
         y[c] = a[c] * b[c];
 }
 
-static void ref_turn(size_t n, size_t m, const float *from, size_t ld, float *to)
+static void ref_turn(size_t n, size_t m, const float *from, size_t ld, float *to, size_t ldto)
 {
-    for (size_t j = 0; j < m; j++, to += CV_PANEL)
+    for (size_t j = 0; j < m; j++, to += ldto)
         for (size_t i = 0; i < CV_PANEL; i++)
             to[i] = i < n ? from[i * ld + j] : 0.0f;
 }

@@ -1,11 +1,12 @@
 /* simd_back7.h - the recurrence of version 7 walked back, over a vector of VF floats.
  *
  * Part of simd_body.h, from which it has the vectors and the forward walk.  Lanes are keys j, and
- * the state is turned: a value i has a row of it to itself, which no other row ever meets.  So what
- * a row's dv and the gradient of what it removes are sums within the row, everything else is added
+ * the state is turned: a value i has a row of it to itself, which no other row ever meets.  So
+ * dv and the gradient of what a row removes are sums within the row, everything else is added
  * lane by lane, and a few rows at a time go through a whole window while their states lie in the
- * first cache, the gradient of their state in registers.  Rows are padded with zeros to whole
- * vectors; padding gives zeros.  ref.c has the formulas in plain form. */
+ * first cache.  What each token removes is known from the walk forward, to the borders of windows.
+ * Rows are padded with zeros to whole vectors; padding gives zeros.  ref.c has the formulas in plain
+ * form. */
 #ifndef CV_SIMD_BACK7_H
 #define CV_SIMD_BACK7_H
 

@@ -402,7 +402,7 @@ static void simd_matmul(const cv_matrix *W, size_t lo, size_t hi, size_t T, cons
 
 /* ---- Panels ---------------------------------------------------------------------------------- */
 
-static void simd_turn(size_t n, size_t m, const float *from, size_t ld, float *to)
+static void simd_turn(size_t n, size_t m, const float *from, size_t ld, float *to, size_t ldto)
 {
     size_t j = 0;
     for (; n == CV_PANEL && j + 4 <= m; j += 4)
@@ -411,11 +411,11 @@ static void simd_turn(size_t n, size_t m, const float *from, size_t ld, float *t
             v_turn(from + lane * ld + j, ld, turned);
 #pragma GCC unroll 4
             for (size_t i = 0; i < 4; i++)
-                v_store(to + (j + i) * CV_PANEL + lane, turned[i]);
+                v_store(to + (j + i) * ldto + lane, turned[i]);
         }
     for (; j < m; j++)
         for (size_t i = 0; i < CV_PANEL; i++)
-            to[j * CV_PANEL + i] = i < n ? from[i * ld + j] : 0.0f;
+            to[j * ldto + i] = i < n ? from[i * ld + j] : 0.0f;
 }
 
 /* ---- Elementary functions -------------------------------------------------------------------- */

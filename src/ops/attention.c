@@ -128,15 +128,29 @@ static size_t place(const unit *u, size_t t)
     return (u->seq->begin + t) * u->a->H * u->a->N + u->h * u->a->N;
 }
 
-static void store(const unit *u, const cache *c)
+/* Keys of the step go to their places one by one, or as a whole panel. */
+static void store_keys(const cv_kernels *kernel, const unit *u, const cache *c)
 {
-    for (size_t t = 0; t < u->seq->n; t++) {
-        const float *k = u->a->k + place(u, t), *v = u->a->v + place(u, t);
-        for (size_t j = 0; j < c->N; j++) {
-            *key_at(c, u->past + t, j) = k[j];
-            *value_at(c, u->past + t, j) = v[j];
+    for (size_t t = 0; t < u->seq->n;) {
+        const float *k = u->a->k + place(u, t);
+        const size_t at = u->past + t;
+        if (at % CV_PANEL == 0 && t + CV_PANEL <= u->seq->n) {
+            kernel->turn(CV_PANEL, c->N, k, u->a->H * c->N, key_at(c, at, 0), CV_PANEL);
+            t += CV_PANEL;
+            continue;
         }
+        for (size_t j = 0; j < c->N; j++)
+            *key_at(c, at, j) = k[j];
+        t++;
     }
+}
+
+static void store_values(const unit *u, const cache *c)
+{
+    for (size_t j = 0; j < c->N; j += CV_PANEL)
+        for (size_t t = 0; t < u->seq->n; t++)
+            memcpy(value_at(c, u->past + t, j), u->a->v + place(u, t) + j,
+                   smaller(CV_PANEL, c->N - j) * sizeof(float));
 }
 
 /* y = the weights p [n][ld] of tokens [0, end) times their values, CV_FOLD of them at a time. */
@@ -155,7 +169,8 @@ static void attend_unit(const cv_run *run, const unit *u, float *scratch, float 
     const cv_attention *a = u->a;
     const size_t A = a->H * a->N, ld = cv_padded(a->longest);
     const cache c = cache_of(a, u->seq->state + a->state_offset, u->h);
-    store(u, &c);
+    store_keys(run->kernel, u, &c);
+    store_values(u, &c);
     for (size_t t = 0; t < u->seq->n; t += ROWS) {
         const size_t n = smaller(ROWS, u->seq->n - t), seen = u->past + t;
         const size_t keys = cv_padded(seen + n);
@@ -198,21 +213,22 @@ size_t cv_attention_scratch(size_t T, size_t longest)
 
 /* Rows of x [n][ld] as panels in which they are outputs, [rows / 16][N][16]: for products over the
  * channels. */
-static void rows_out(size_t n, size_t N, size_t ld, const float *x, float *to)
+static void rows_out(const cv_kernels *kernel, size_t n, size_t N, size_t ld, const float *x,
+                     float *to)
 {
-    for (size_t p = 0; p < panels_for(n); p++)
-        for (size_t j = 0; j < N; j++, to += CV_PANEL)
-            for (size_t i = 0; i < CV_PANEL; i++)
-                to[i] = p * CV_PANEL + i < n ? x[(p * CV_PANEL + i) * ld + j] : 0.0f;
+    for (size_t t = 0; t < n; t += CV_PANEL)
+        kernel->turn(smaller(CV_PANEL, n - t), N, x + t * ld, ld, to + t * N, CV_PANEL);
 }
 
 /* And as panels in which they are inputs, [N / 16][rows][16]: for products over the rows. */
 static void rows_in(size_t n, size_t stride, size_t N, size_t ld, const float *x, float *to)
 {
     for (size_t c = 0; c < N; c += CV_PANEL, to += stride * CV_PANEL)
-        for (size_t t = 0; t < n; t++)
-            for (size_t i = 0; i < CV_PANEL; i++)
-                to[t * CV_PANEL + i] = c + i < N ? x[t * ld + c + i] : 0.0f;
+        for (size_t t = 0; t < n; t++) {
+            const size_t there = smaller(CV_PANEL, N - c);
+            memcpy(to + t * CV_PANEL, x + t * ld + c, there * sizeof *to);
+            memset(to + t * CV_PANEL + there, 0, (CV_PANEL - there) * sizeof *to);
+        }
 }
 
 /* What one head of one sequence makes of its queries, and room for a block of keys. */
@@ -317,10 +333,9 @@ static void block_back(const cv_run *run, const way_back *w, const block *b)
     if (b->dv) gather(run, w, b, t, w->p, w->dy_in, b->dv);
     if (b->dk) gather(run, w, b, t, w->ds, w->q_in, b->dk);
 
-    for (size_t r = 0; r < b->n; r += LANES) /* columns that stay in the first cache */
-        for (size_t i = seen; i < w->n; i++)
-            for (size_t l = r; l < b->n && l < r + LANES; l++)
-                w->turned[(i - seen) * ROWS + l] = w->ds[l * w->ld + i];
+    for (size_t r = 0; r < b->n; r += CV_PANEL)
+        run->kernel->turn(smaller(CV_PANEL, b->n - r), w->n - seen, w->ds + r * w->ld + seen, w->ld,
+                          w->turned + r, ROWS);
     rows_in(b->n, b->n, N, b->ld, b->k, w->k_in);
     const cv_matrix K = panels_at(N, b->n, b->n, w->k_in);
     run->kernel->matmul(&K, 0, panels_for(N), w->n - seen, w->turned, ROWS, w->dq + seen * A, A,
@@ -364,8 +379,8 @@ static void unit_back(const cv_run *run, const unit *u)
     way_back w = lay_out(u, run->tape->own);
     const float *log_sums = cv_memory_of(run, a->y, A) + u->h * run->T + u->seq->begin;
     w.dq = cv_gradient(run, a->q) + at;
-    rows_out(n, N, A, a->q + at, w.q_out);
-    rows_out(n, N, A, dy, w.dy_out);
+    rows_out(run->kernel, n, N, A, a->q + at, w.q_out);
+    rows_out(run->kernel, n, N, A, dy, w.dy_out);
     rows_in(n, w.ld, N, A, a->q + at, w.q_in);
     rows_in(n, w.ld, N, A, dy, w.dy_in);
     for (size_t t = 0; t < w.ld; t++) {

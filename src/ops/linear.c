@@ -219,7 +219,7 @@ static void lay_out(const cv_kernels *kernel, const cv_matrix *W, size_t lo, siz
         for (size_t j = 0; j < W->cols; j += LAID) {
             const size_t n = smaller(LAID, W->cols - j);
             kernel->turn(smaller(CV_PANEL, W->rows - p * CV_PANEL), n,
-                         value + p * CV_PANEL * W->cols + j, W->cols, numbers);
+                         value + p * CV_PANEL * W->cols + j, W->cols, numbers, CV_PANEL);
             store_inputs(W, numbers, p, j, n);
         }
 }

@@ -1,25 +1,26 @@
 /* test_turn.c - panels of numbers of every table: each number in its place, zeros where there is no
- * row, nothing read or written beyond the ends. */
+ * row, nothing read or written elsewhere. */
 #include "kernel_check.h"
 
-enum { MOST_COLUMNS = 70, MOST_LD = MOST_COLUMNS + 3 };
+enum { MOST_COLUMNS = 70, MOST_LD = MOST_COLUMNS + 3, MOST_LDTO = 48 };
 
 static fence from_fence, to_fence;
 
-static void check(const cv_kernels *table, size_t n, size_t m, size_t ld)
+static void check(const cv_kernels *table, size_t n, size_t m, size_t ld, size_t ldto)
 {
-    const float *from = fence_floats(&from_fence, (n - 1) * ld + m);
-    float *to = fence_floats(&to_fence, m * CV_PANEL);
-    memset(to, 0xff, m * CV_PANEL * sizeof *to);
-    table->turn(n, m, from, ld, to);
-    for (size_t j = 0; j < m; j++)
-        for (size_t i = 0; i < CV_PANEL; i++) {
-            const float expected = i < n ? from[i * ld + j] : 0.0f;
-            if (!same_bits(&to[j * CV_PANEL + i], &expected, 1))
-                fail_msg("%s: n %zu, m %zu, ld %zu, row %zu, column %zu: %g, expected %g",
-                         table_name(table), n, m, ld, i, j, (double)to[j * CV_PANEL + i],
-                         (double)expected);
-        }
+    const float *from = fence_floats(&from_fence, (n - 1) * ld + m), untouched = -7.0f;
+    const size_t floats = (m - 1) * ldto + CV_PANEL;
+    float *to = fence_floats(&to_fence, floats);
+    for (size_t at = 0; at < floats; at++)
+        to[at] = untouched;
+    table->turn(n, m, from, ld, to, ldto);
+    for (size_t at = 0; at < floats; at++) {
+        const size_t j = at / ldto, i = at % ldto;
+        const float expected = i < n ? from[i * ld + j] : i < CV_PANEL ? 0.0f : untouched;
+        if (!same_bits(&to[at], &expected, 1))
+            fail_msg("%s: n %zu, m %zu, ld %zu and %zu, row %zu, column %zu: %g, expected %g",
+                     table_name(table), n, m, ld, ldto, i, j, (double)to[at], (double)expected);
+    }
 }
 
 static void test_every_shape(void **state)
@@ -33,8 +34,8 @@ static void test_every_shape(void **state)
     for (size_t i = 0; (table = table_at(i)); i++)
         for (size_t n = 1; n <= CV_PANEL; n++)
             for (size_t m = 1; m <= MOST_COLUMNS; m++) {
-                check(table, n, m, m);
-                check(table, n, m, m + 3);
+                check(table, n, m, m, CV_PANEL);
+                check(table, n, m, m + 3, MOST_LDTO);
             }
 }
 
@@ -42,7 +43,7 @@ static int make_fences(void **state)
 {
     (void)state;
     fence_make(&from_fence, (size_t)CV_PANEL * MOST_LD * sizeof(float));
-    fence_make(&to_fence, (size_t)MOST_COLUMNS * CV_PANEL * sizeof(float));
+    fence_make(&to_fence, (size_t)MOST_COLUMNS * MOST_LDTO * sizeof(float));
     return 0;
 }
 
