@@ -7,6 +7,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/wide.h"
 #include "ops/attention.h"
 
 enum { ROWS = 48, LANES = 16 }; /* rows of a block: whole tiles of every kernel */
@@ -74,6 +75,7 @@ static float *value_at(const cache *c, size_t i, size_t j)
 
 /* The softmax of scale * x over n numbers in place, zeros behind them up to end, whole lanes;
  * returns the logarithm of its sum.  Sums run by lanes, so that they do not depend on end. */
+CV_WIDE
 static float softmax(const cv_kernels *kernel, size_t n, size_t end, float scale, float *x)
 {
     float top[LANES], sum[LANES] = { 0 };
@@ -285,6 +287,23 @@ typedef struct block {
     float *dk, *dv;
 } block;
 
+/* Logarithms of weights from what queries and keys gave. */
+CV_WIDE
+static void log_weights(size_t n, float scale, const float *restrict log_sums, float *restrict p)
+{
+    for (size_t i = 0; i < n; i++)
+        p[i] = p[i] * scale - log_sums[i];
+}
+
+/* Gradients by the scores, from weights and their gradients. */
+CV_WIDE
+static void scores_back(size_t n, float scale, const float *restrict p, const float *restrict along,
+                        float *restrict ds)
+{
+    for (size_t i = 0; i < n; i++)
+        ds[i] = p[i] * (ds[i] - along[i]) * scale;
+}
+
 /* The weights of a block, and their gradients by the scores, both [keys][queries], for queries
  * [t, ld): those before a key has been seen are zero. */
 static void weights_back(const cv_run *run, const way_back *w, const block *b, size_t t)
@@ -298,13 +317,9 @@ static void weights_back(const cv_run *run, const way_back *w, const block *b, s
         float *p = w->p + r * w->ld, *ds = w->ds + r * w->ld;
         const size_t key = b->first + r;
         const size_t seen = key > w->u->past ? key - w->u->past : 0; /* first query that sees it */
-        for (size_t i = t; i < w->ld; i += LANES)
-            for (size_t l = i; l < i + LANES; l++)
-                p[l] = p[l] * scale - w->log_sums[l];
+        log_weights(w->ld - t, scale, w->log_sums + t, p + t);
         run->kernel->exp(w->ld - t, p + t, p + t);
-        for (size_t i = t; i < w->ld; i += LANES)
-            for (size_t l = i; l < i + LANES; l++)
-                ds[l] = p[l] * (ds[l] - w->along[l]) * scale;
+        scores_back(w->ld - t, scale, p + t, w->along + t, ds + t);
         for (size_t i = t; i < seen; i++)
             p[i] = ds[i] = 0.0f;
         for (size_t i = w->n; i < w->ld; i++)
