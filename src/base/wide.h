@@ -11,11 +11,13 @@
 #define CV_WIDE_H
 
 #include <stddef.h>
+#include <stdint.h> /* says whether this is glibc; stddef.h does not */
 
 /* Choosing as the program is loaded is known to GCC and glibc; sanitizers are not ready by then. */
 #if defined __x86_64__ && defined __GLIBC__ && defined __OPTIMIZE__ && !defined __clang__ && \
     !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
-#define CV_WIDE __attribute__((target_clones("avx512f", "avx2", "default")))
+/* Inlined it would be the narrowest of them: a caller is compiled for any processor. */
+#define CV_WIDE __attribute__((noinline, target_clones("avx512f", "avx2", "default")))
 #else
 #define CV_WIDE
 #endif

@@ -19,18 +19,26 @@ typedef struct keys_record {
     cv_keys7 op;
 } keys_record;
 
-/* kk, b and the final key of one head of one row. */
-static void keys_row(const cv_kernels *kernel, size_t N, const cv_keys7 *p, size_t c, size_t at)
+/* From q, which kk is, to kk, b and the key. */
+CV_WIDE
+static void keys_rest(size_t n, const float *k, const float *restrict k_a, const float *restrict a,
+                      float scale, float *restrict kk, float *restrict b, float *key)
 {
-    const float *k = p->k + at, *k_a = p->k_a + c, *a = p->a + at;
-    float *kk = p->kk + at, *b = p->b + at, *key = p->key + at;
-    kernel->mul(N, k, p->k_k + c, kk);
-    const float scale = 1.0f / fmaxf(sqrtf(kernel->dot(N, kk, kk)), SHORTEST);
-    for (size_t j = 0; j < N; j++) {
+    for (size_t j = 0; j < n; j++) {
         kk[j] *= scale;
         b[j] = kk[j] * a[j];
         key[j] = k[j] * (1.0f + (a[j] - 1.0f) * k_a[j]);
     }
+}
+
+/* kk, b and the final key of one head of one row; without a tape the key takes the place of k. */
+static void keys_row(const cv_kernels *kernel, size_t N, const cv_keys7 *p, size_t c, size_t at)
+{
+    const float *k = p->k + at;
+    float *kk = p->kk + at;
+    kernel->mul(N, k, p->k_k + c, kk);
+    const float scale = 1.0f / fmaxf(sqrtf(kernel->dot(N, kk, kk)), SHORTEST);
+    keys_rest(N, k, p->k_a + c, p->a + at, scale, kk, p->b + at, p->key + at);
 }
 
 /* The rest of a row, from d = dkk + db a, its share along kk, and 1 / |q|; dk_k and dk_a may be
@@ -117,13 +125,19 @@ static float dot3(const cv_kernels *kernel, size_t N, const float *a, const floa
     return sum;
 }
 
+/* out = (y + weight v) g, where out may be y. */
+CV_WIDE
+static void bonus_rest(size_t n, const float *y, float weight, const float *restrict v,
+                       const float *restrict g, float *out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = (y[i] + weight * v[i]) * g[i];
+}
+
 static void bonus_row(const cv_kernels *kernel, size_t N, const cv_bonus7 *p, size_t c, size_t at)
 {
-    const float *v = p->v + at, *g = p->g + at, *n = p->n + at;
     const float weight = dot3(kernel, N, p->r + at, p->k + at, p->r_k + c);
-    float *out = p->out + at;
-    for (size_t i = 0; i < N; i++)
-        out[i] = (n[i] + weight * v[i]) * g[i];
+    bonus_rest(N, p->n + at, weight, p->v + at, p->g + at, p->out + at);
 }
 
 /* The rest of a row, from the weight and its gradient; dr_k may be NULL. */

@@ -158,6 +158,15 @@ static void blend_row_back(size_t n, const float *restrict d, const float *restr
     }
 }
 
+/* out may be v. */
+CV_WIDE
+static void blend_row(size_t n, const float *v, const float *restrict first,
+                      const float *restrict share, float *out)
+{
+    for (size_t c = 0; c < n; c++)
+        out[c] = v[c] + (first[c] - v[c]) * share[c];
+}
+
 /* The gradient of `first` gathers over all layers that blend it in. */
 static void blend_back(const cv_run *run, const void *record)
 {
@@ -177,7 +186,8 @@ void cv_blend(const cv_run *run, size_t begin, size_t end, size_t A, const float
 {
     blend_record *r = cv_record(run, blend_back, sizeof *r);
     if (r) *r = (blend_record){ begin, end, A, v, first, share, out };
-    for (size_t t = 0; t < run->T; t++)
-        for (size_t c = t * A + begin; c < t * A + end; c++)
-            out[c] = v[c] + (first[c] - v[c]) * share[c];
+    for (size_t t = 0; t < run->T; t++) {
+        const size_t at = t * A + begin;
+        blend_row(end - begin, v + at, first + at, share + at, out + at);
+    }
 }
