@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/smaller.h"
 #include "engine/conversion.h"
 #include "engine/vocabulary.h"
 
@@ -413,11 +414,6 @@ static corvid_status plan_meta(job *j, cv_meta_list *list, corvid_error *err)
     return j->known ? cv_vocabulary_keys(j->mem, &j->source, s, list, err) : CORVID_OK;
 }
 
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 static corvid_status write_file(job *j, const char *path, corvid_error *err)
 {
     cv_meta_list list = { .arena = &j->arena };
@@ -431,7 +427,7 @@ static corvid_status write_file(job *j, const char *path, corvid_error *err)
         return cv_fail(err, CORVID_E_MEMORY, "out of memory: converting");
     for (size_t i = 0; i < j->n_targets; i++)
         tensors[i] = j->targets[i].tensor;
-    CV_TRY(cv_team_new(j->mem, smaller(cv_cpu_count(), CV_TEAM_MAX), &j->team, err));
+    CV_TRY(cv_team_new(j->mem, cv_smaller(cv_cpu_count(), CV_TEAM_MAX), &j->team, err));
     CV_TRY(cv_writer_open(j->mem, path, j->settings->format, list.items, list.n, tensors,
                           j->n_targets, &w, err));
     corvid_status status = CORVID_OK;

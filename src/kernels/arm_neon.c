@@ -91,11 +91,13 @@ static inline float v_sum(vf a)
     float32x2_t h = vadd_f32(vget_low_f32(a), vget_high_f32(a));
     return vget_lane_f32(vpadd_f32(h, h), 0);
 }
+
 /* The sums of four vectors. */
 static inline void v_sums(const vf a[4], float *to)
 {
     vst1q_f32(to, vpaddq_f32(vpaddq_f32(a[0], a[1]), vpaddq_f32(a[2], a[3])));
 }
+
 /* Four numbers of each of 4 rows, turned: to[i] has number i of every row. */
 static inline void v_turn(const float *from, size_t ld, vf to[4])
 {

@@ -41,4 +41,12 @@ static inline const float *cv_take_arriving(cv_arriving *next, const float *inst
     return x;
 }
 
+/* What an outer product packs of x after a block: of the same tokens, from column `at` on; after the
+ * last block of these tokens, of those that come then. */
+static inline cv_arriving cv_packed_after(bool last, const float *x, size_t ld, size_t at,
+                                          size_t tokens, size_t then)
+{
+    return last ? (cv_arriving){ x + tokens * ld, ld, then } : (cv_arriving){ x + at, ld, tokens };
+}
+
 #endif

@@ -72,10 +72,10 @@ static void borders7(const cv_wkv7_back *x, window7 *s)
     memcpy(S, x->S, N * N * sizeof *S);
     for (size_t t = 0; t < x->T; t += WINDOW7, S += N * N) {
         const size_t at = t * x->ld;
-        for (size_t i = t + WINDOW7; i < smaller(t + 2 * WINDOW7, x->T); i++)
+        for (size_t i = t + WINDOW7; i < cv_smaller(t + 2 * WINDOW7, x->T); i++)
             fetch_token(from, sizeof from / sizeof *from, i * x->ld, N);
         memcpy(S + N * N, S, N * N * sizeof *S);
-        wkv7_walk(false, smaller(WINDOW7, x->T - t), N, x->ld, x->r + at, x->w + at, x->k + at,
+        wkv7_walk(false, cv_smaller(WINDOW7, x->T - t), N, x->ld, x->r + at, x->w + at, x->k + at,
                   x->v + at, x->kk + at, x->b + at, s->removed + t * s->keys, s->keys, S + N * N);
     }
 }

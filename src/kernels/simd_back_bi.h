@@ -68,7 +68,7 @@ TILE_INLINE void bi_keep_borders(const bi_walk *walk, size_t pair)
     const size_t c = walk->c, T = walk->x->T;
     bi_sum sum = { v_set(0.0f), v_set(0.0f) };
     for (size_t b = (T + BI - 1) / BI; b-- > 0;) {
-        const size_t begin = b * BI, m = smaller(BI, T - begin);
+        const size_t begin = b * BI, m = cv_smaller(BI, T - begin);
         bi_store(walk->borders + b * 2 * VF, sum);
         if (b == 0) break;
         sum = bi_further(sum, m, decay, c);
@@ -137,7 +137,7 @@ TILE_INLINE void bi_walk_blocks(bi_walk *walk, bool second)
     bi_sum past = { v_set(0.0f), v_set(0.0f) };
     bi_keep_borders(walk, second ? BI_SHARE : BI_KEY);
     for (size_t t = 0; t < T; t += BI) {
-        const size_t m = smaller(BI, T - t);
+        const size_t m = cv_smaller(BI, T - t);
         const vf dw = walk->dw, du = walk->du;
         walk->dw = walk->du = v_set(0.0f);
         const bi_sum local =

@@ -17,6 +17,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/smaller.h"
 #include "kernels/arriving.h"
 
 #define TILE_INLINE static inline __attribute__((always_inline))
@@ -58,11 +59,6 @@ typedef struct inputs {
 
 enum { BLOCK = 16 }; /* divides every group and CV_FOLD */
 
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 /* The sums of one tile over inputs [0, n), n <= CV_FOLD, into y (added where `add`).  `panel` is
  * the first of P panels, `stride` bytes apart.  layout, packed, P and R are constants where this is
  * inlined, so that the loops unroll and acc lives in registers. */
@@ -88,7 +84,7 @@ TILE_INLINE void tile(cv_layout layout, bool packed, size_t P, size_t R, const c
             first = j0 % W->group;
         }
         const float *x = in->x + (packed ? j0 * R : j0);
-        const size_t end = smaller(BLOCK, n - j0), ld = packed ? BLOCK : in->ld;
+        const size_t end = cv_smaller(BLOCK, n - j0), ld = packed ? BLOCK : in->ld;
         if (packed) { /* what the sums go to has left the caches; what comes next was never there */
             for (size_t r = j0 / BLOCK; r < R; r += (n + BLOCK - 1) / BLOCK)
                 for (size_t p = 0; p < P; p++)
@@ -256,7 +252,7 @@ static void matmul_few(const cv_matrix *W, size_t lo, size_t hi, size_t T, const
 {
     const layout_tiles *tiles = &tiles_of[W->layout];
     const size_t P = T == 1 ? PANELS_FOR(1) : T == 2 ? PANELS_FOR(2) : PANELS_FOR(3);
-    const size_t whole = smaller(hi, W->rows / CV_PANEL);
+    const size_t whole = cv_smaller(hi, W->rows / CV_PANEL);
 
     for (size_t p = lo; p < hi;) {
         const bool all = p + P <= whole;
@@ -267,7 +263,7 @@ static void matmul_few(const cv_matrix *W, size_t lo, size_t hi, size_t T, const
         for (size_t j = 0; j < W->cols; j += CV_FOLD) {
             const bool sum = add || j > 0;
             tiles->few(all, T, W, panel + panel_offset(W, j), W->panel_bytes,
-                       smaller(CV_FOLD, W->cols - j), &(inputs){ .x = x + j, .ld = ldx },
+                       cv_smaller(CV_FOLD, W->cols - j), &(inputs){ .x = x + j, .ld = ldx },
                        last ? edge.y : out, last ? CV_PANEL : ldy, sum && !last);
             if (last) tail_out(&edge, W->rows % CV_PANEL, T, out, ldy, sum);
         }
@@ -285,7 +281,7 @@ static size_t packed_floats(size_t R, size_t n)
 static void pack_inputs(size_t T, size_t n, const float *x, size_t ldx, float *packed)
 {
     for (size_t t = 0; t < T; t += MAX_ROWS) {
-        const size_t R = smaller(MAX_ROWS, T - t);
+        const size_t R = cv_smaller(MAX_ROWS, T - t);
         for (size_t r = 0; r < R; r++) {
             const float *from = x + (t + r) * ldx;
             float *to = packed + r * BLOCK;
@@ -322,7 +318,7 @@ static void rows_of_tiles(const layout_tiles *tiles, const cv_matrix *W, size_t 
                           const float *packed, cv_arriving *next, float *y, size_t ldy, bool add)
 {
     for (size_t t = 0; t < T; t += MAX_ROWS) {
-        const size_t R = smaller(MAX_ROWS, T - t);
+        const size_t R = cv_smaller(MAX_ROWS, T - t);
         const inputs in = { .x = packed,
                             .soon = cv_take_arriving(next, packed),
                             .soon2 = cv_take_arriving(next, packed) };
@@ -376,13 +372,13 @@ static void matmul_many(const cv_matrix *W, size_t lo, size_t hi, size_t T, cons
 {
     float *weights = scratch, *packed = scratch + 2 * CV_FOLD * CV_PANEL;
     for (size_t t = 0; t < T; t += STRIP, x += STRIP * ldx, y += STRIP * ldy) {
-        const size_t rows = smaller(STRIP, T - t);
+        const size_t rows = cv_smaller(STRIP, T - t);
         for (size_t j = 0; j < W->cols; j += CV_FOLD) {
-            const size_t n = smaller(CV_FOLD, W->cols - j);
+            const size_t n = cv_smaller(CV_FOLD, W->cols - j);
             const bool more = j + n < W->cols;
             const cv_arriving next = { .x = more ? x + j + n : x + STRIP * ldx,
                                        .ld = ldx,
-                                       .rows = more ? rows : smaller(STRIP, T - t - rows) };
+                                       .rows = more ? rows : cv_smaller(STRIP, T - t - rows) };
             pack_inputs(rows, n, x + j, ldx, packed);
             matmul_inputs(W, lo, hi, rows, j, n, packed, next, y, ldy, add || j > 0, weights);
         }
@@ -609,201 +605,7 @@ static void simd_mul_add(size_t n, const float *a, const float *b, float *y)
         y[c] = fmaf(a[c], b[c], y[c]);
 }
 
-/* ---- WKV ------------------------------------------------------------------------------------- */
-
-/* One vector of channels; see ref_wkv4 for the plain form. */
-TILE_INLINE vf wkv4_step(vf w, vf u, vf k, vf v, vf *aa, vf *bb, vf *pp)
-{
-    vf self = v_add(u, k), q = v_max(*pp, self);
-    vf e1 = v_exp(v_sub(*pp, q)), e2 = v_exp(v_sub(self, q));
-    vf y = v_div(v_fma(e1, *aa, v_mul(e2, v)), v_fma(e1, *bb, e2));
-
-    vf past = v_add(*pp, w);
-    q = v_max(past, k);
-    e1 = v_exp(v_sub(past, q));
-    e2 = v_exp(v_sub(k, q));
-    *aa = v_fma(e1, *aa, v_mul(e2, v));
-    *bb = v_fma(e1, *bb, e2);
-    *pp = q;
-    return y;
-}
-
-static void simd_wkv4(size_t T, size_t n, size_t ld, const float *w, const float *u, const float *k,
-                      const float *v, float *y, float *aa, float *bb, float *pp)
-{
-    size_t c = 0;
-    for (; c + VF <= n; c += VF) {
-        vf a = v_load(aa + c), b = v_load(bb + c), p = v_load(pp + c);
-        const vf wc = v_load(w + c), uc = v_load(u + c);
-        for (size_t t = 0; t < T; t++) {
-            size_t at = t * ld + c;
-            v_store(y + at, wkv4_step(wc, uc, v_load(k + at), v_load(v + at), &a, &b, &p));
-        }
-        v_store(aa + c, a);
-        v_store(bb + c, b);
-        v_store(pp + c, p);
-    }
-    if (c < n)
-        cv_kernels_ref.wkv4(T, n - c, ld, w + c, u + c, k + c, v + c, y + c, aa + c, bb + c,
-                            pp + c);
-}
-
-/* Vectors of values (lanes i) that one pass over the keys j takes along. */
-enum { WKV_BLOCK = 4 };
-
-/* Values [i, i + B VF) of one head, all tokens.  B is a constant where this is inlined. */
-TILE_INLINE void wkv5_block(size_t B, size_t T, size_t N, ptrdiff_t ld, ptrdiff_t ldw,
-                            const float *r, const float *w, const float *k, const float *v,
-                            const float *u, float *y, float *S)
-{
-    for (size_t t = 0; t < T; t++, r += ld, w += ldw, k += ld, v += ld, y += ld) {
-        vf sum[WKV_BLOCK], value[WKV_BLOCK];
-#pragma GCC unroll 4
-        for (size_t b = 0; b < B; b++) {
-            sum[b] = v_set(0.0f);
-            value[b] = v_load(v + b * VF);
-        }
-        for (size_t j = 0; j < N; j++) {
-            const vf rj = v_set(r[j]), wj = v_set(w[j]), kj = v_set(k[j]), uj = v_set(u[j]);
-#pragma GCC unroll 4
-            for (size_t b = 0; b < B; b++) {
-                float *at = S + j * N + b * VF;
-                vf s = v_load(at), kv = v_mul(kj, value[b]);
-                sum[b] = v_fma(rj, v_fma(uj, kv, s), sum[b]);
-                v_store(at, v_fma(wj, s, kv));
-            }
-        }
-#pragma GCC unroll 4
-        for (size_t b = 0; b < B; b++)
-            v_store(y + b * VF, sum[b]);
-    }
-}
-
-/* What is left of a head when N is no multiple of the vector: values [i, N), one by one. */
-static void wkv5_rest(size_t i0, size_t T, size_t N, ptrdiff_t ld, ptrdiff_t ldw, const float *r,
-                      const float *w, const float *k, const float *v, const float *u, float *y,
-                      float *S)
-{
-    for (size_t t = 0; t < T; t++, r += ld, w += ldw, k += ld, v += ld, y += ld)
-        for (size_t i = i0; i < N; i++) {
-            float sum = 0.0f;
-            for (size_t j = 0; j < N; j++) {
-                float *s = S + j * N + i, kv = k[j] * v[i];
-                sum = fmaf(r[j], fmaf(u[j], kv, *s), sum);
-                *s = fmaf(w[j], *s, kv);
-            }
-            y[i] = sum;
-        }
-}
-
-static void simd_wkv5(size_t T, size_t N, ptrdiff_t ld, ptrdiff_t ldw, const float *r,
-                      const float *w, const float *k, const float *v, const float *u, float *y,
-                      float *S)
-{
-    size_t i = 0;
-    for (; i + WKV_BLOCK * VF <= N; i += WKV_BLOCK * VF)
-        wkv5_block(WKV_BLOCK, T, N, ld, ldw, r, w, k, v + i, u, y + i, S + i);
-    for (; i + VF <= N; i += VF)
-        wkv5_block(1, T, N, ld, ldw, r, w, k, v + i, u, y + i, S + i);
-    if (i < N) wkv5_rest(i, T, N, ld, ldw, r, w, k, v, u, y, S);
-}
-
-/* Asks for n numbers of a token in each of some arrays: rows of one head lie too far apart for the
- * processor to see them coming. */
-TILE_INLINE void fetch_token(const float *const *arrays, size_t many, size_t at, size_t n)
-{
-    for (size_t a = 0; a < many; a++)
-        cv_fetch(arrays[a], at, n, false);
-}
-
-enum { TOKENS_AHEAD = 8 };
-
-/* Values [i, i + B VF) of one head.  One pass over the keys updates the state, sums y, and sums
- * what the next token will remove (its S kk), so that the state is read once per token.  `reads`: to
- * gets y; else what each token removed.  B and reads are constants where this is inlined. */
-TILE_INLINE void wkv7_block(size_t B, bool reads, size_t T, size_t N, size_t ld, const float *r,
-                            const float *w, const float *k, const float *v, const float *kk,
-                            const float *b, float *to, size_t ldto, float *S)
-{
-    vf removed[WKV_BLOCK];
-#pragma GCC unroll 4
-    for (size_t e = 0; e < B; e++)
-        removed[e] = v_set(0.0f);
-    for (size_t j = 0; j < N; j++) {
-        const vf kkj = v_set(-kk[j]);
-#pragma GCC unroll 4
-        for (size_t e = 0; e < B; e++)
-            removed[e] = v_fma(v_load(S + j * N + e * VF), kkj, removed[e]);
-    }
-    for (size_t t = 0; t < T; t++, r += ld, w += ld, k += ld, v += ld, kk += ld, b += ld) {
-        const float *next = t + 1 < T ? kk + ld : kk;
-        const float *const from[] = { r, w, k, kk, b };
-        if (t + TOKENS_AHEAD < T) {
-            fetch_token(from, sizeof from / sizeof *from, TOKENS_AHEAD * ld, N);
-            fetch_token(&v, 1, TOKENS_AHEAD * ld, B * VF);
-        }
-        vf sum[WKV_BLOCK], value[WKV_BLOCK], coming[WKV_BLOCK];
-#pragma GCC unroll 4
-        for (size_t e = 0; e < B; e++) {
-            sum[e] = coming[e] = v_set(0.0f);
-            value[e] = v_load(v + e * VF);
-        }
-        for (size_t j = 0; j < N; j++) {
-            const vf wj = v_set(w[j]), kj = v_set(k[j]), bj = v_set(b[j]), kkj = v_set(-next[j]);
-#pragma GCC unroll 4
-            for (size_t e = 0; e < B; e++) {
-                float *at = S + j * N + e * VF;
-                vf s = v_fma(removed[e], bj, v_mul(v_load(at), wj));
-                s = v_fma(value[e], kj, s);
-                v_store(at, s);
-                if (reads) sum[e] = v_fma(s, v_set(r[j]), sum[e]);
-                coming[e] = v_fma(s, kkj, coming[e]);
-            }
-        }
-#pragma GCC unroll 4
-        for (size_t e = 0; e < B; e++) {
-            v_store(to + t * ldto + e * VF, reads ? sum[e] : removed[e]);
-            removed[e] = coming[e];
-        }
-    }
-}
-
-static void wkv7_rest(size_t i0, bool reads, size_t T, size_t N, size_t ld, const float *r,
-                      const float *w, const float *k, const float *v, const float *kk,
-                      const float *b, float *to, size_t ldto, float *S)
-{
-    for (size_t t = 0; t < T; t++)
-        for (size_t i = i0; i < N; i++) {
-            float removed = 0.0f, sum = 0.0f;
-            for (size_t j = 0; j < N; j++)
-                removed = fmaf(S[j * N + i], -kk[t * ld + j], removed);
-            for (size_t j = 0; j < N; j++) {
-                float *s = S + j * N + i;
-                *s = fmaf(removed, b[t * ld + j], *s * w[t * ld + j]);
-                *s = fmaf(v[t * ld + i], k[t * ld + j], *s);
-                if (reads) sum = fmaf(*s, r[t * ld + j], sum);
-            }
-            to[t * ldto + i] = reads ? sum : removed;
-        }
-}
-
-TILE_INLINE void wkv7_walk(bool reads, size_t T, size_t N, size_t ld, const float *r,
-                           const float *w, const float *k, const float *v, const float *kk,
-                           const float *b, float *to, size_t ldto, float *S)
-{
-    size_t i = 0;
-    for (; i + WKV_BLOCK * VF <= N; i += WKV_BLOCK * VF)
-        wkv7_block(WKV_BLOCK, reads, T, N, ld, r, w, k, v + i, kk, b, to + i, ldto, S + i);
-    for (; i + VF <= N; i += VF)
-        wkv7_block(1, reads, T, N, ld, r, w, k, v + i, kk, b, to + i, ldto, S + i);
-    if (i < N) wkv7_rest(i, reads, T, N, ld, r, w, k, v, kk, b, to, ldto, S);
-}
-
-static void simd_wkv7(size_t T, size_t N, size_t ld, const float *r, const float *w, const float *k,
-                      const float *v, const float *kk, const float *b, float *y, float *S)
-{
-    wkv7_walk(true, T, N, ld, r, w, k, v, kk, b, y, ld, S);
-}
+#include "kernels/simd_wkv.h"
 
 /* ---- Bi-WKV [bi.linear] ---------------------------------------------------------------------- */
 
@@ -914,12 +716,12 @@ static void simd_bi_ends(size_t T, size_t n, size_t ld, const cv_bi_decay *decay
     for (size_t c = 0; c < CV_PANEL; c += VF) {
         bi_sum past = { v_set(0.0f), v_set(0.0f) }, future = past;
         for (size_t t = 0; t < T; t += BI) {
-            const size_t m = smaller(BI, T - t);
+            const size_t m = cv_smaller(BI, T - t);
             past = bi_plus(bi_block(m, ld, decay, c, false, one, p + t * ld, v + t * ld),
                            bi_further(past, m, decay, c));
         }
         for (size_t t = (T - 1) / BI * BI + BI; t > 0; t -= BI) {
-            const size_t b = t - BI, m = smaller(BI, T - b);
+            const size_t b = t - BI, m = cv_smaller(BI, T - b);
             future = bi_plus(bi_block(m, ld, decay, c, true, one, p + b * ld, v + b * ld),
                              bi_further(future, m, decay, c));
         }
@@ -977,14 +779,14 @@ static void simd_bi_wkv(size_t T, size_t n, size_t ld, const cv_bi_decay *decay,
         bi_sum future[CV_BI_SEGMENT / BI]; /* behind each block */
         bi_sum sum = { v_load(carry[2] + c), v_load(carry[3] + c) };
         for (size_t b = (T + BI - 1) / BI; b-- > 0;) {
-            const size_t t = b * BI, m = smaller(BI, T - t);
+            const size_t t = b * BI, m = cv_smaller(BI, T - t);
             future[b] = sum;
             sum = bi_plus(bi_block(m, ld, decay, c, true, s, p + t * ld, v + t * ld),
                           bi_further(sum, m, decay, c));
         }
         sum = (bi_sum){ v_load(carry[0] + c), v_load(carry[1] + c) };
         for (size_t t = 0; t < T; t += BI) {
-            const size_t m = smaller(BI, T - t);
+            const size_t m = cv_smaller(BI, T - t);
             bi_sum local = bi_emit(m, ld, decay, c, e, s, sum, future[t / BI], p + t * ld,
                                    v + t * ld, y + t * ld);
             sum = bi_plus(local, bi_further(sum, m, decay, c));

@@ -117,8 +117,8 @@ static void outer_tiles(size_t T, size_t n, size_t m, const float *rows, const f
         for (size_t o = 0; o < n; o += MAX_ROWS, a += OUTER_ROWS_STEP) {
             const outer_place to = { .W = W + o * ldw + i,
                                      .ld = ldw,
-                                     .rows = smaller(MAX_ROWS, n - o),
-                                     .columns = smaller(OUTER_TILE, m - i),
+                                     .rows = cv_smaller(MAX_ROWS, n - o),
+                                     .columns = cv_smaller(OUTER_TILE, m - i),
                                      .soon_a = cv_take_arriving(&next_a, a),
                                      .soon_b = cv_take_arriving(&next_b, a) };
             outer_rows(T, a, columns, &to);
@@ -133,24 +133,20 @@ static void simd_outer(size_t T, size_t n, size_t m, const float *a, size_t lda,
     float *rows = scratch, *columns = scratch + OUTER_ROWS_SIZE;
     (void)rounded;
     for (size_t t = 0; t < T; t += OUTER_TOKENS, a += OUTER_TOKENS * lda, b += OUTER_TOKENS * ldb) {
-        const size_t tokens = smaller(OUTER_TOKENS, T - t);
-        const size_t then = smaller(OUTER_TOKENS, T - t - tokens);
+        const size_t tokens = cv_smaller(OUTER_TOKENS, T - t);
+        const size_t then = cv_smaller(OUTER_TOKENS, T - t - tokens);
         for (size_t i = 0; i < m; i += OUTER_COLUMNS) {
-            const size_t wide = smaller(OUTER_COLUMNS, m - i);
+            const size_t wide = cv_smaller(OUTER_COLUMNS, m - i);
             outer_pack(OUTER_TILE, OUTER_COLUMNS_STEP, tokens, wide, b + i, ldb, columns);
             for (size_t o = 0; o < n; o += OUTER_ROWS) {
-                const size_t many = smaller(OUTER_ROWS, n - o);
+                const size_t many = cv_smaller(OUTER_ROWS, n - o);
                 const bool last_a = o + many == n, last = last_a && i + wide == m;
-                /* What is packed after these. */
-                const cv_arriving none = { .rows = 0 };
-                const cv_arriving next_a = last ? (cv_arriving){ a + OUTER_TOKENS * lda, lda, then }
-                                           : n <= OUTER_ROWS ? none
-                                           : last_a          ? (cv_arriving){ a, lda, tokens }
-                                                    : (cv_arriving){ a + o + many, lda, tokens };
-                const cv_arriving next_b = last ? (cv_arriving){ b + OUTER_TOKENS * ldb, ldb, then }
-                                           : last_a ? (cv_arriving){ b + i + wide, ldb, tokens }
-                                                    : none;
-                if (i == 0 || n > OUTER_ROWS)
+                const bool again = n > OUTER_ROWS; /* a does not fit, and is packed for each i */
+                const cv_arriving next_a = cv_packed_after(last, a, lda, last_a ? 0 : o + many,
+                                                           last || again ? tokens : 0, then);
+                const cv_arriving next_b =
+                    cv_packed_after(last, b, ldb, i + wide, last_a ? tokens : 0, then);
+                if (i == 0 || again)
                     outer_pack(MAX_ROWS, OUTER_ROWS_STEP, tokens, many, a + o, lda, rows);
                 outer_tiles(tokens, many, wide, rows, columns, W + o * ldw + i, ldw, next_a,
                             next_b);

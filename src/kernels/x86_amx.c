@@ -415,7 +415,8 @@ static void multiply_rows(const group *g, size_t rows, const block *at)
     const cut c = cut_of(g->W);
     const size_t R = rows > SIDE ? 2 : 1, from = g->W->panel_bytes / g->W->cols * g->from;
     for (size_t p = g->lo; p < g->hi; p += 2) {
-        const size_t P = smaller(2, g->hi - p), columns = smaller(P * SIDE, g->W->rows - p * SIDE);
+        const size_t P = cv_smaller(2, g->hi - p),
+                     columns = cv_smaller(P * SIDE, g->W->rows - p * SIDE);
         const unsigned char *stored = g->W->panels + p * g->W->panel_bytes + from;
         uint16_t *packed = g->packed + (p - g->lo) * FOLD_SIZE;
         const panels w = { .W = g->W,
@@ -441,7 +442,7 @@ static void multiply_group(const group *g, size_t T, const float *x, size_t ldx,
     const cut c = cut_of(g->W);
     const size_t tiles = steps_of(g->n) * pieces_of_x(c) * PIECE;
     for (size_t t = 0; t < T; t += 2 * SIDE) {
-        const size_t rows = smaller(2 * SIDE, T - t);
+        const size_t rows = cv_smaller(2 * SIDE, T - t);
         pack_inputs(c, rows, g->n, x + t * ldx, ldx, packed);
         const block b = { .x = { packed, packed + tiles },
                           .fill = t == 0,
@@ -463,9 +464,9 @@ void cv_amx_matmul(const cv_matrix *W, size_t lo, size_t hi, size_t T, const flo
         for (size_t p = lo; p < hi; p += many) {
             const group g = { .W = W,
                               .lo = p,
-                              .hi = smaller(p + many, hi),
+                              .hi = cv_smaller(p + many, hi),
                               .from = j,
-                              .n = smaller(fold, W->cols - j),
+                              .n = cv_smaller(fold, W->cols - j),
                               .packed = weights };
             multiply_group(&g, T, x + j, ldx, packed, y, ldy, add || j > 0);
         }
@@ -566,7 +567,7 @@ static void outer_rows(cut c, size_t T, size_t rows, size_t m, const uint16_t *a
 {
     const size_t size = steps_of(T) * pieces_of_w(c) * PIECE, R = rows > SIDE ? 2 : 1;
     for (size_t i = 0; i < m; i += 2 * SIDE) {
-        const size_t columns = smaller(2 * SIDE, m - i), P = columns > SIDE ? 2 : 1;
+        const size_t columns = cv_smaller(2 * SIDE, m - i), P = columns > SIDE ? 2 : 1;
         uint16_t *first = b + i / SIDE * size;
         const panels w = { .packed = { first, first + (P - 1) * size }, .n = T };
         const block inside = {
@@ -587,14 +588,14 @@ INLINE void outer_tokens(cut c, size_t T, size_t n, size_t m, const float *a, si
     const size_t most_rows = ROWS / pieces, most_columns = COLUMNS / pieces;
     uint16_t *packed_a = packed, *packed_b = packed + PACKED_A;
     for (size_t i = 0; i < m; i += most_columns) {
-        const size_t columns = smaller(most_columns, m - i);
+        const size_t columns = cv_smaller(most_columns, m - i);
         pack_b(pieces, T, columns, b + i, ldb, packed_b);
         for (size_t o = 0; o < n; o += most_rows) {
-            const size_t rows = smaller(most_rows, n - o);
+            const size_t rows = cv_smaller(most_rows, n - o);
             pack_a(pieces, T, rows, a + o, lda, packed_a);
             for (size_t r = 0; r < rows; r += 2 * SIDE)
-                outer_rows(c, T, smaller(2 * SIDE, rows - r), columns, packed_a + r / SIDE * size,
-                           packed_b, W + (o + r) * ldw + i, ldw);
+                outer_rows(c, T, cv_smaller(2 * SIDE, rows - r), columns,
+                           packed_a + r / SIDE * size, packed_b, W + (o + r) * ldw + i, ldw);
         }
     }
 }
@@ -605,7 +606,7 @@ void cv_amx_outer(size_t T, size_t n, size_t m, const float *a, size_t lda, cons
     uint16_t *packed = (uint16_t *)(void *)scratch;
     _tile_loadconfig(&FULL_TILES);
     for (size_t t = 0; t < T; t += TOKENS, a += TOKENS * lda, b += TOKENS * ldb) {
-        const size_t tokens = smaller(TOKENS, T - t);
+        const size_t tokens = cv_smaller(TOKENS, T - t);
         if (rounded_too)
             outer_tokens(CUT_ROUNDED, tokens, n, m, a, lda, b, ldb, W, ldw, packed);
         else

@@ -92,12 +92,14 @@ static inline float v_sum(vf a)
     q = _mm_add_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
 }
+
 /* The sums of four vectors. */
 static inline void v_sums(const vf a[4], float *to)
 {
     const vf q = _mm256_hadd_ps(_mm256_hadd_ps(a[0], a[1]), _mm256_hadd_ps(a[2], a[3]));
     _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(q), _mm256_extractf128_ps(q, 1)));
 }
+
 /* Four numbers of each of 8 rows, turned: to[i] has number i of every row. */
 static inline void v_turn(const float *from, size_t ld, vf to[4])
 {

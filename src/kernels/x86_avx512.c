@@ -94,6 +94,7 @@ static inline float v_sum(vf a)
     q = _mm_add_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
 }
+
 /* The sums of four vectors. */
 static inline void v_sums(const vf a[4], float *to)
 {
@@ -106,6 +107,7 @@ static inline void v_sums(const vf a[4], float *to)
     const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(q), _mm512_extractf32x8_ps(q, 1));
     _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
 }
+
 /* Four numbers of each of 16 rows, turned: to[i] has number i of every row. */
 static inline void v_turn(const float *from, size_t ld, vf to[4])
 {

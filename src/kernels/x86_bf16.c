@@ -163,7 +163,7 @@ static void pack_turned(size_t T, size_t n, const float *a, size_t ld, uint16_t 
             cv_fetch(a + (t + 1) * ld + o, ROWS_AHEAD * ld, 2 * CV_LINE, false);
             _mm512_mask_storeu_epi32(
                 to + o * FOLD + t * ROWS, (__mmask16)((1 << ROWS) - 1),
-                two_tokens(a + t * ld + o, ld, t + 1 < T, smaller(ROWS, n - o)));
+                two_tokens(a + t * ld + o, ld, t + 1 < T, cv_smaller(ROWS, n - o)));
         }
 }
 
@@ -198,8 +198,8 @@ static void product_of_strip(size_t pairs, size_t columns, const uint16_t *weigh
         for (size_t r = 0; r < rows; r += ROWS) {
             place to = { .y = whole->y + r * whole->ld + i,
                          .ld = whole->ld,
-                         .rows = smaller(ROWS, rows - r),
-                         .columns = smaller(2 * SIDE, columns - i),
+                         .rows = cv_smaller(ROWS, rows - r),
+                         .columns = cv_smaller(2 * SIDE, columns - i),
                          .add = whole->add };
             for (size_t k = 0; k < 2; k++)
                 to.soon[k] = cv_take_arriving(coming, to.y);
@@ -216,8 +216,8 @@ static void product_of_group(size_t n, size_t columns, const uint16_t *weights, 
 {
     place to = *whole;
     for (size_t t = 0; t < T; t += STRIP, to.y += STRIP * to.ld) {
-        const size_t rows = smaller(STRIP, T - t), rest = T - t - rows;
-        const cv_arriving next = { x + (t + rows) * ldx, ldx, smaller(STRIP, rest) };
+        const size_t rows = cv_smaller(STRIP, T - t), rest = T - t - rows;
+        const cv_arriving next = { x + (t + rows) * ldx, ldx, cv_smaller(STRIP, rest) };
         pack_inputs(rows, n, x + t * ldx, ldx, inputs);
         product_of_strip((n + 1) / 2, columns, weights, rows, inputs, rest ? next : behind, &to);
     }
@@ -228,17 +228,17 @@ void cv_bf16_matmul(const cv_matrix *W, size_t lo, size_t hi, size_t T, const fl
 {
     uint16_t *weights = (uint16_t *)(void *)scratch, *inputs = weights + (size_t)GROUP * PANEL;
     for (size_t j = 0; j < W->cols; j += FOLD) {
-        const size_t n = smaller(FOLD, W->cols - j);
+        const size_t n = cv_smaller(FOLD, W->cols - j);
         for (size_t p = lo; p < hi; p += GROUP) {
-            const size_t end = smaller(p + GROUP, hi), first = p * SIDE;
+            const size_t end = cv_smaller(p + GROUP, hi), first = p * SIDE;
             const bool again = end < hi, more = again || j + n < W->cols;
             const cv_arriving behind = { x + (again ? j : j + n), ldx,
-                                         more ? smaller(STRIP, T) : 0 };
+                                         more ? cv_smaller(STRIP, T) : 0 };
             for (size_t q = p; q < end; q++)
                 pack_panel(n, W->panels + q * W->panel_bytes + j * SIDE * sizeof(uint16_t),
                            weights + (q - p) * PANEL);
             const place to = { .y = y + first, .ld = ldy, .add = add || j > 0 };
-            product_of_group(n, smaller(end * SIDE, W->rows) - first, weights, T, x + j, ldx,
+            product_of_group(n, cv_smaller(end * SIDE, W->rows) - first, weights, T, x + j, ldx,
                              behind, inputs, &to);
         }
     }
@@ -252,8 +252,8 @@ static void outer_rows(size_t T, size_t n, size_t m, const uint16_t *a, const ui
         for (size_t o = 0; o < n; o += ROWS) {
             place to = { .y = W + o * ldw + i,
                          .ld = ldw,
-                         .rows = smaller(ROWS, n - o),
-                         .columns = smaller(2 * SIDE, m - i),
+                         .rows = cv_smaller(ROWS, n - o),
+                         .columns = cv_smaller(2 * SIDE, m - i),
                          .add = true };
             to.soon[0] = cv_take_arriving(&next_a, to.y);
             to.soon[1] = cv_take_arriving(&next_b, to.y);
@@ -265,22 +265,18 @@ void cv_bf16_outer(size_t T, size_t n, size_t m, const float *a, size_t lda, con
                    size_t ldb, float *W, size_t ldw, float *scratch)
 {
     uint16_t *columns = (uint16_t *)(void *)scratch, *rows = columns + (size_t)WIDE * FOLD;
-    const cv_arriving none = { .rows = 0 };
     for (size_t t = 0; t < T; t += FOLD, a += FOLD * lda, b += FOLD * ldb) {
-        const size_t tokens = smaller(FOLD, T - t), then = smaller(FOLD, T - t - tokens);
+        const size_t tokens = cv_smaller(FOLD, T - t), then = cv_smaller(FOLD, T - t - tokens);
         for (size_t i = 0; i < m; i += WIDE) {
-            const size_t wide = smaller(WIDE, m - i);
+            const size_t wide = cv_smaller(WIDE, m - i);
             pack_columns(tokens, wide, b + i, ldb, columns);
             for (size_t o = 0; o < n; o += STRIP) {
-                const size_t many = smaller(STRIP, n - o);
+                const size_t many = cv_smaller(STRIP, n - o);
                 const bool last_a = o + many == n, last = last_a && i + wide == m;
-                /* What is packed after these. */
-                const cv_arriving next_a = last     ? (cv_arriving){ a + FOLD * lda, lda, then }
-                                           : last_a ? (cv_arriving){ a, lda, tokens }
-                                                    : (cv_arriving){ a + o + many, lda, tokens };
-                const cv_arriving next_b = last     ? (cv_arriving){ b + FOLD * ldb, ldb, then }
-                                           : last_a ? (cv_arriving){ b + i + wide, ldb, tokens }
-                                                    : none;
+                const cv_arriving next_a =
+                    cv_packed_after(last, a, lda, last_a ? 0 : o + many, tokens, then);
+                const cv_arriving next_b =
+                    cv_packed_after(last, b, ldb, i + wide, last_a ? tokens : 0, then);
                 pack_turned(tokens, many, a + o, lda, rows);
                 outer_rows(tokens, many, wide, rows, columns, W + o * ldw + i, ldw, next_a, next_b);
             }

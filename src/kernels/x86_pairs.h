@@ -7,12 +7,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define INLINE static inline __attribute__((always_inline))
+#include "base/smaller.h"
 
-static inline size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
+#define INLINE static inline __attribute__((always_inline))
 
 /* a and b rounded to bf16, one behind the other. */
 INLINE __m512i rounded(__m512 a, __m512 b)

@@ -5,6 +5,7 @@
  * block lose digits where a key behind them is larger by more than about 80. */
 #include <string.h>
 
+#include "base/smaller.h"
 #include "ops/aft_mean.h"
 
 enum {
@@ -13,11 +14,6 @@ enum {
     CHANNELS = 32, /* channels whose sums are computed together */
     KEYS = 256     /* keys whose biases get their gradient together */
 };
-
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
 
 static cv_matrix panels_at(size_t rows, size_t cols, size_t stride, const float *at)
 {
@@ -57,7 +53,7 @@ static unit part_of(const cv_run *run, const cv_aft *p, size_t parts, size_t i, 
     const cv_sequence *seq = &run->sequences[i / parts];
     const size_t panels = (p->A + LANES - 1) / LANES, part = i % parts;
     const size_t begin = panels * part / parts * LANES;
-    const size_t end = smaller(panels * (part + 1) / parts * LANES, p->A);
+    const size_t end = cv_smaller(panels * (part + 1) / parts * LANES, p->A);
     return unit_of(p, seq, back ? seq->start : seq->state, begin, end);
 }
 
@@ -97,7 +93,7 @@ static void weigh_row(const cv_kernels *kernel, const unit *u, const block *b, s
 
 static block block_at(const cv_run *run, const unit *u, size_t t, float *e)
 {
-    block b = { .t = t, .n = smaller(ROWS, u->seq->n - t), .e = e };
+    block b = { .t = t, .n = cv_smaller(ROWS, u->seq->n - t), .e = e };
     b.seen = u->past + t + b.n;
     b.ld = cv_padded(u->p->longest);
     for (size_t r = 0; r < b.n; r++)
@@ -109,7 +105,7 @@ static block block_at(const cv_run *run, const unit *u, size_t t, float *e)
 static void exponentials(const cv_kernels *kernel, const unit *u, size_t seen, size_t c, float *m,
                          float *key, float *both)
 {
-    const size_t A = u->p->A, n = smaller(LANES, A - c);
+    const size_t A = u->p->A, n = cv_smaller(LANES, A - c);
     for (size_t l = 0; l < LANES; l++)
         m[l] = l < n ? u->keys[c + l] : 0.0f;
     for (size_t i = 0; i < seen; i++) {
@@ -154,8 +150,8 @@ static void mean_of(const cv_run *run, const unit *u, const block *b, size_t c, 
         exponentials(run->kernel, u, b->seen, c + p * LANES, m, both + b->ld * LANES, both);
     }
     for (size_t i = 0; i < b->seen; i += CV_FOLD) {
-        const cv_matrix W =
-            panels_at(2 * panels * LANES, smaller(CV_FOLD, b->seen - i), b->ld, exps + i * LANES);
+        const cv_matrix W = panels_at(2 * panels * LANES, cv_smaller(CV_FOLD, b->seen - i), b->ld,
+                                      exps + i * LANES);
         run->kernel->matmul(&W, 0, 2 * panels, b->n, b->e + i, b->ld, sums, 2 * CHANNELS, i > 0,
                             run->matmul);
     }
@@ -188,7 +184,7 @@ void cv_aft_mean(const cv_run *run, const cv_aft *aft)
         for (size_t t = 0; t < u.seq->n; t += ROWS) {
             const block b = block_at(run, &u, t, e);
             for (size_t c = u.begin; c < u.end; c += CHANNELS)
-                mean_of(run, &u, &b, c, smaller(CHANNELS, u.end - c), room, divisors);
+                mean_of(run, &u, &b, c, cv_smaller(CHANNELS, u.end - c), room, divisors);
         }
     }
 }
@@ -229,7 +225,7 @@ static void panels_of_keys(const cv_kernels *kernel, const unit *u, size_t first
         float *panel = to + i / CV_PANEL * wide * CV_PANEL + i % CV_PANEL;
         for (size_t c = 0; c < A; c += LANES, panel += 2 * LANES * CV_PANEL) {
             float e[LANES];
-            const size_t some = smaller(LANES, A - c);
+            const size_t some = cv_smaller(LANES, A - c);
             for (size_t l = 0; l < some; l++)
                 e[l] = k[c + l] - m[c + l];
             kernel->exp(some, e, e);
@@ -307,7 +303,7 @@ static void biases_back(const cv_run *run, const unit *u, size_t t, const room *
             r->m[c] = u->keys[i * p->A + c] > r->m[c] ? u->keys[i * p->A + c] : r->m[c];
     /* Keys beyond the windows of all rows have no bias. */
     for (size_t first = first_biased(p, u->past + t); dw && first < b.seen; first += KEYS) {
-        const size_t n = smaller(KEYS, b.seen - first);
+        const size_t n = cv_smaller(KEYS, b.seen - first);
         panels_of_keys(run->kernel, u, first, n, r->m, r->panels);
         const cv_matrix W = panels_at(cv_padded(n), wide, wide, r->panels);
         run->kernel->matmul(&W, 0, cv_padded(n) / CV_PANEL, b.n, r->shares, wide, r->of_keys, KEYS,
@@ -338,7 +334,7 @@ static bool gradients_of(const cv_run *run, const unit *u, size_t i, float **dk,
  * values. */
 static void panel_back(const cv_run *run, const unit *u, const block *b, size_t c, const room *r)
 {
-    const size_t wide = 2 * cv_padded(u->p->A), n = smaller(LANES, u->end - c);
+    const size_t wide = 2 * cv_padded(u->p->A), n = cv_smaller(LANES, u->end - c);
     float m[LANES];
     for (size_t t = 0; t < b->n; t++)
         for (size_t half = 0; half < 2; half++)
@@ -346,7 +342,7 @@ static void panel_back(const cv_run *run, const unit *u, const block *b, size_t 
                    LANES * sizeof(float));
     const cv_matrix W = panels_at(2 * LANES, b->n, b->n, r->in);
     for (size_t i = 0; i < b->seen; i += ROWS)
-        run->kernel->matmul(&W, 0, 2, smaller(ROWS, b->seen - i), r->turned + i * ROWS, ROWS,
+        run->kernel->matmul(&W, 0, 2, cv_smaller(ROWS, b->seen - i), r->turned + i * ROWS, ROWS,
                             r->sums + i * 2 * LANES, 2 * LANES, false, run->matmul);
     exponentials(run->kernel, u, b->seen, c, m, r->key, r->both);
     for (size_t i = 0; i < b->seen; i++) {

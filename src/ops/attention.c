@@ -7,15 +7,11 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/smaller.h"
 #include "base/wide.h"
 #include "ops/attention.h"
 
 enum { ROWS = 48, LANES = 16 }; /* rows of a block: whole tiles of every kernel */
-
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
 
 static size_t panels_for(size_t n)
 {
@@ -152,7 +148,7 @@ static void store_values(const unit *u, const cache *c)
     for (size_t j = 0; j < c->N; j += CV_PANEL)
         for (size_t t = 0; t < u->seq->n; t++)
             memcpy(value_at(c, u->past + t, j), u->a->v + place(u, t) + j,
-                   smaller(CV_PANEL, c->N - j) * sizeof(float));
+                   cv_smaller(CV_PANEL, c->N - j) * sizeof(float));
 }
 
 /* y = the weights p [n][ld] of tokens [0, end) times their values, CV_FOLD of them at a time. */
@@ -161,7 +157,7 @@ static void weigh(const cv_run *run, const cache *c, size_t n, size_t end, const
 {
     for (size_t i = 0; i < end; i += CV_FOLD) {
         const cv_matrix V =
-            panels_at(c->N, smaller(CV_FOLD, end - i), c->longest, c->values + i * CV_PANEL);
+            panels_at(c->N, cv_smaller(CV_FOLD, end - i), c->longest, c->values + i * CV_PANEL);
         run->kernel->matmul(&V, 0, panels_for(c->N), n, p + i, ld, y, ldy, i > 0, run->matmul);
     }
 }
@@ -174,7 +170,7 @@ static void attend_unit(const cv_run *run, const unit *u, float *scratch, float 
     store_keys(run->kernel, u, &c);
     store_values(u, &c);
     for (size_t t = 0; t < u->seq->n; t += ROWS) {
-        const size_t n = smaller(ROWS, u->seq->n - t), seen = u->past + t;
+        const size_t n = cv_smaller(ROWS, u->seq->n - t), seen = u->past + t;
         const size_t keys = cv_padded(seen + n);
         const cv_matrix K = panels_at(keys, a->N, a->N, c.keys);
         run->kernel->matmul(&K, 0, panels_for(keys), n, a->q + place(u, t), A, scratch, ld, false,
@@ -208,7 +204,7 @@ void cv_attend(const cv_run *run, const cv_attention *a)
 
 size_t cv_attention_scratch(size_t T, size_t longest)
 {
-    return smaller(ROWS, T) * cv_padded(longest);
+    return cv_smaller(ROWS, T) * cv_padded(longest);
 }
 
 /* ---- Back ------------------------------------------------------------------------------------ */
@@ -219,7 +215,7 @@ static void rows_out(const cv_kernels *kernel, size_t n, size_t N, size_t ld, co
                      float *to)
 {
     for (size_t t = 0; t < n; t += CV_PANEL)
-        kernel->turn(smaller(CV_PANEL, n - t), N, x + t * ld, ld, to + t * N, CV_PANEL);
+        kernel->turn(cv_smaller(CV_PANEL, n - t), N, x + t * ld, ld, to + t * N, CV_PANEL);
 }
 
 /* And as panels in which they are inputs, [N / 16][rows][16]: for products over the rows. */
@@ -227,7 +223,7 @@ static void rows_in(size_t n, size_t stride, size_t N, size_t ld, const float *x
 {
     for (size_t c = 0; c < N; c += CV_PANEL, to += stride * CV_PANEL)
         for (size_t t = 0; t < n; t++) {
-            const size_t there = smaller(CV_PANEL, N - c);
+            const size_t there = cv_smaller(CV_PANEL, N - c);
             memcpy(to + t * CV_PANEL, x + t * ld + c, there * sizeof *to);
             memset(to + t * CV_PANEL + there, 0, (CV_PANEL - there) * sizeof *to);
         }
@@ -274,7 +270,7 @@ static way_back lay_out(const unit *u, float *room)
 
 size_t cv_attention_own_scratch(size_t T, size_t N, size_t longest)
 {
-    const size_t ld = cv_padded(smaller(T, longest)), wide = cv_padded(N);
+    const size_t ld = cv_padded(cv_smaller(T, longest)), wide = cv_padded(N);
     const size_t back_floats = ld * (4 * wide + 2 + 3 * ROWS) + ROWS * 5 * wide;
     const size_t forward = cv_attention_scratch(T, longest);
     return forward > back_floats ? forward : back_floats;
@@ -333,7 +329,8 @@ static void gather(const cv_run *run, const way_back *w, const block *b, size_t 
 {
     const size_t N = w->u->a->N;
     for (size_t i = t; i < w->n; i += CV_FOLD) {
-        const cv_matrix W = panels_at(N, smaller(CV_FOLD, w->n - i), w->ld, panels + i * CV_PANEL);
+        const cv_matrix W =
+            panels_at(N, cv_smaller(CV_FOLD, w->n - i), w->ld, panels + i * CV_PANEL);
         run->kernel->matmul(&W, 0, panels_for(N), b->n, x + i, w->ld, out, b->ld, true,
                             run->matmul);
     }
@@ -349,8 +346,8 @@ static void block_back(const cv_run *run, const way_back *w, const block *b)
     if (b->dk) gather(run, w, b, t, w->ds, w->q_in, b->dk);
 
     for (size_t r = 0; r < b->n; r += CV_PANEL)
-        run->kernel->turn(smaller(CV_PANEL, b->n - r), w->n - seen, w->ds + r * w->ld + seen, w->ld,
-                          w->turned + r, ROWS);
+        run->kernel->turn(cv_smaller(CV_PANEL, b->n - r), w->n - seen, w->ds + r * w->ld + seen,
+                          w->ld, w->turned + r, ROWS);
     rows_in(b->n, b->n, N, b->ld, b->k, w->k_in);
     const cv_matrix K = panels_at(N, b->n, b->n, w->k_in);
     run->kernel->matmul(&K, 0, panels_for(N), w->n - seen, w->turned, ROWS, w->dq + seen * A, A,
@@ -364,7 +361,7 @@ static void past_back(const cv_run *run, const way_back *w)
     const size_t N = u->a->N, offset = u->a->state_offset;
     const cache c = cache_of(u->a, (float *)(size_t)(const void *)(u->seq->start + offset), u->h);
     for (size_t i = 0; i < u->past; i += ROWS) {
-        const size_t n = smaller(ROWS, u->past - i);
+        const size_t n = cv_smaller(ROWS, u->past - i);
         block b = { i, n, N, w->past_k, w->past_v, NULL, NULL };
         for (size_t r = 0; r < n; r++)
             for (size_t j = 0; j < N; j++) {
@@ -405,8 +402,9 @@ static void unit_back(const cv_run *run, const unit *u)
     past_back(run, &w);
     float *dk = cv_gradient(run, a->k) + at, *dv = cv_gradient(run, a->v) + at;
     for (size_t t = 0; t < n; t += ROWS) {
-        const block b = { u->past + t,       smaller(ROWS, n - t), A,         a->k + at + t * A,
-                          a->v + at + t * A, dk + t * A,           dv + t * A };
+        const block b = { u->past + t,       cv_smaller(ROWS, n - t), A,
+                          a->k + at + t * A, a->v + at + t * A,       dk + t * A,
+                          dv + t * A };
         block_back(run, &w, &b);
     }
 }

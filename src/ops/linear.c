@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/smaller.h"
 #include "base/wide.h"
 #include "ops/linear.h"
 #include "tensor/dtype.h"
@@ -205,11 +206,6 @@ static void store_inputs(const cv_matrix *W, const float *numbers, size_t p, siz
         memcpy(to, numbers, n * CV_PANEL * sizeof *numbers);
 }
 
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Panels [lo, hi) of W. */
 static void lay_out(const cv_kernels *kernel, const cv_matrix *W, size_t lo, size_t hi,
                     const float *value)
@@ -217,8 +213,8 @@ static void lay_out(const cv_kernels *kernel, const cv_matrix *W, size_t lo, siz
     float numbers[LAID * CV_PANEL];
     for (size_t p = lo; p < hi; p++)
         for (size_t j = 0; j < W->cols; j += LAID) {
-            const size_t n = smaller(LAID, W->cols - j);
-            kernel->turn(smaller(CV_PANEL, W->rows - p * CV_PANEL), n,
+            const size_t n = cv_smaller(LAID, W->cols - j);
+            kernel->turn(cv_smaller(CV_PANEL, W->rows - p * CV_PANEL), n,
                          value + p * CV_PANEL * W->cols + j, W->cols, numbers, CV_PANEL);
             store_inputs(W, numbers, p, j, n);
         }
@@ -231,8 +227,8 @@ static void lay_out_turned(const cv_matrix *turned, size_t lo, size_t hi, const 
     enum { FEW = 16 };
     for (size_t j = 0; j < turned->cols; j += FEW)
         for (size_t p = lo; p < hi; p++) {
-            const size_t n = smaller(FEW, turned->cols - j), first = p * CV_PANEL;
-            const size_t there = smaller(CV_PANEL, turned->rows - first);
+            const size_t n = cv_smaller(FEW, turned->cols - j), first = p * CV_PANEL;
+            const size_t there = cv_smaller(CV_PANEL, turned->rows - first);
             const float *from = value + j * turned->rows + first;
             float numbers[FEW][CV_PANEL];
             for (size_t i = 0; i < n; i++, from += turned->rows)
