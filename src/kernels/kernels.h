@@ -108,9 +108,9 @@ static inline size_t cv_wkv5_back_scratch(size_t T, size_t N)
     return ((borders + CV_WKV5_WINDOW + 1) * N + 6 * CV_WKV5_WINDOW + 2) * keys;
 }
 
-/* Walking back through wkv7, one head: from dy to dr, dw, dk, dv, dkk, db, which are added to; dS is
- * the gradient of the state behind the last token going in, before the first coming out.  States are
- * kept at the borders of windows, and computed again within one. */
+/* Walking back through wkv7, one head: from dy to dr, dw, dk, dv, dkk, db, which are added to, or set
+ * where nothing is there yet; dS is the gradient of the state behind the last token going in, before
+ * the first coming out.  States are kept at the borders of windows, and computed again within one. */
 #define CV_WKV7_WINDOW ((size_t)8)
 
 typedef struct cv_wkv7_back {
@@ -118,6 +118,7 @@ typedef struct cv_wkv7_back {
     const float *r, *w, *k, *v, *kk, *b, *dy;    /* [T][ld] */
     const float *S;                              /* [j key][i value] before the first token */
     float *dr, *dw, *dk, *dv, *dkk, *db;         /* [T][ld] */
+    bool set_r, set_w, set_k, set_v, set_kk, set_b;
     float *dS;                                   /* [j key][i value] */
     float *scratch;                              /* [cv_wkv7_back_scratch(T, N)] */
 } cv_wkv7_back;
@@ -211,9 +212,15 @@ typedef struct cv_kernels {
 
     void (*bi_wkv_back)(const cv_bi_back *back);
 
-    /* y = (x - mean) / sqrt(var + eps) * w + b over n channels [ln]; y may be x. */
-    void (*layer_norm)(size_t n, const float *x, const float *w, const float *b, float eps,
-                       float *y);
+    /* xh = (x - mean) scale and y = xh w + b over n channels [ln]; returns scale = 1 / sqrt(var + eps).
+     * xh may be NULL; y may be x. */
+    float (*layer_norm)(size_t n, const float *x, const float *w, const float *b, float eps,
+                        float *xh, float *y);
+
+    /* And back: dx = (h - mean(h) - xh mean(h xh)) scale, where h = dy w; with `add` that is added.
+     * dx may be dy. */
+    void (*layer_norm_back)(size_t n, const float *xh, float scale, const float *w, const float *dy,
+                            bool add, float *dx);
 
     /* y = z + (prev - z) * mu [shift.maa]; y may not alias. */
     void (*lerp)(size_t n, const float *z, const float *prev, const float *mu, float *y);

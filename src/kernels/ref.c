@@ -256,6 +256,11 @@ static void ref_wkv7_back(const cv_wkv7_back *x)
 {
     const size_t N = x->N;
     float *states = x->scratch; /* [T + 1][N] */
+    float *const to[] = { x->dr, x->dw, x->dk, x->dv, x->dkk, x->db };
+    const bool set[] = { x->set_r, x->set_w, x->set_k, x->set_v, x->set_kk, x->set_b };
+    for (size_t a = 0; a < sizeof to / sizeof *to; a++)
+        for (size_t t = 0; set[a] && t < x->T; t++)
+            memset(to[a] + t * x->ld, 0, N * sizeof *to[a]);
     for (size_t i = 0; i < N; i++) {
         for (size_t j = 0; j < N; j++)
             states[j] = x->S[j * N + i];
@@ -431,8 +436,8 @@ static void ref_bi_wkv_back(const cv_bi_back *x)
     }
 }
 
-static void ref_layer_norm(size_t n, const float *x, const float *w, const float *b, float eps,
-                           float *y)
+static float ref_layer_norm(size_t n, const float *x, const float *w, const float *b, float eps,
+                            float *xh, float *y)
 {
     double mean = 0.0, var = 0.0;
     for (size_t c = 0; c < n; c++)
@@ -441,8 +446,26 @@ static void ref_layer_norm(size_t n, const float *x, const float *w, const float
     for (size_t c = 0; c < n; c++)
         var += ((double)x[c] - mean) * ((double)x[c] - mean);
     double s = 1.0 / sqrt(var / (double)n + (double)eps);
-    for (size_t c = 0; c < n; c++)
-        y[c] = (float)(((double)x[c] - mean) * s) * w[c] + b[c];
+    for (size_t c = 0; c < n; c++) {
+        const float h = (float)(((double)x[c] - mean) * s);
+        if (xh) xh[c] = h;
+        y[c] = h * w[c] + b[c];
+    }
+    return (float)s;
+}
+
+static void ref_layer_norm_back(size_t n, const float *xh, float scale, const float *w,
+                                const float *dy, bool add, float *dx)
+{
+    double mean = 0.0, slope = 0.0;
+    for (size_t c = 0; c < n; c++) {
+        mean += (double)dy[c] * (double)w[c] / (double)n;
+        slope += (double)dy[c] * (double)w[c] * (double)xh[c] / (double)n;
+    }
+    for (size_t c = 0; c < n; c++) {
+        const double d = (double)dy[c] * (double)w[c] - mean - (double)xh[c] * slope;
+        dx[c] = (add ? dx[c] : 0.0f) + (float)(d * (double)scale);
+    }
 }
 
 static void ref_lerp(size_t n, const float *z, const float *prev, const float *mu, float *y)
@@ -567,6 +590,7 @@ const cv_kernels cv_kernels_ref = {
     .bi_wkv = ref_bi_wkv,
     .bi_wkv_back = ref_bi_wkv_back,
     .layer_norm = ref_layer_norm,
+    .layer_norm_back = ref_layer_norm_back,
     .lerp = ref_lerp,
     .mul = ref_mul,
     .outer = ref_outer,

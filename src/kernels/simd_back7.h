@@ -235,20 +235,25 @@ static void window7_any(size_t N, window7 *s, const float *S)
         rows7(1, s->keys, N, s, S, i);
 }
 
-/* Adds the sums of the window from token t on to the gradients. */
+/* to += from; or, with `set`, to = from. */
+TILE_INLINE void hand_on7(size_t n, bool set, const float *from, float *to)
+{
+    size_t j = 0;
+    for (; j + VF <= n; j += VF)
+        v_store(to + j, set ? v_load(from + j) : v_add(v_load(to + j), v_load(from + j)));
+    for (; j < n; j++)
+        to[j] = set ? from[j] : to[j] + from[j];
+}
+
+/* Hands the sums of the window from token t on to the gradients. */
 static void scatter7(const cv_wkv7_back *x, size_t t, const window7 *s)
 {
-    float *to[SUMS7] = { x->dr, x->dw, x->dk, x->dkk, x->db, x->dv };
+    float *const to[SUMS7] = { x->dr, x->dw, x->dk, x->dkk, x->db, x->dv };
+    const bool set[SUMS7] = { x->set_r, x->set_w, x->set_k, x->set_kk, x->set_b, x->set_v };
     const float *from = s->tokens + SUM_R * s->keys;
     for (size_t n = 0; n < s->T; n++, from += OF_TOKEN7 * s->keys)
-        for (size_t a = 0; a < SUMS7; a++) {
-            float *row = to[a] + (t + n) * x->ld;
-            size_t j = 0;
-            for (; j + VF <= x->N; j += VF)
-                v_store(row + j, v_add(v_load(row + j), v_load(from + a * s->keys + j)));
-            for (; j < x->N; j++)
-                row[j] += from[a * s->keys + j];
-        }
+        for (size_t a = 0; a < SUMS7; a++)
+            hand_on7(x->N, set[a], from + a * s->keys, to[a] + (t + n) * x->ld);
 }
 
 static void simd_wkv7_back(const cv_wkv7_back *x)

@@ -561,8 +561,8 @@ static float squares_about(size_t n, const float *x, float mean)
     return sum;
 }
 
-static void simd_layer_norm(size_t n, const float *x, const float *w, const float *b, float eps,
-                            float *y)
+static float simd_layer_norm(size_t n, const float *x, const float *w, const float *b, float eps,
+                             float *xh, float *y)
 {
     const float mean = sum_of(n, x) / (float)n;
     const float s = 1.0f / sqrtf(squares_about(n, x, mean) / (float)n + eps);
@@ -570,10 +570,43 @@ static void simd_layer_norm(size_t n, const float *x, const float *w, const floa
     size_t c = 0;
     for (; c + VF <= n; c += VF) {
         vf h = v_mul(v_sub(v_load(x + c), m), scale);
+        if (xh) v_store(xh + c, h);
         v_store(y + c, v_fma(h, v_load(w + c), v_load(b + c)));
     }
-    for (; c < n; c++)
-        y[c] = (x[c] - mean) * s * w[c] + b[c];
+    for (; c < n; c++) {
+        const float h = (x[c] - mean) * s;
+        if (xh) xh[c] = h;
+        y[c] = h * w[c] + b[c];
+    }
+    return s;
+}
+
+static void simd_layer_norm_back(size_t n, const float *xh, float scale, const float *w,
+                                 const float *dy, bool add, float *dx)
+{
+    vf sums = v_set(0.0f), along = v_set(0.0f);
+    size_t c = 0;
+    for (; c + VF <= n; c += VF) {
+        const vf h = v_mul(v_load(dy + c), v_load(w + c));
+        sums = v_add(sums, h);
+        along = v_fma(h, v_load(xh + c), along);
+    }
+    float sum = v_sum(sums), sum_along = v_sum(along);
+    for (; c < n; c++) {
+        sum += dy[c] * w[c];
+        sum_along += dy[c] * w[c] * xh[c];
+    }
+    const float mean = sum / (float)n, slope = sum_along / (float)n;
+    const vf m = v_set(mean), k = v_set(slope), s = v_set(scale);
+    for (c = 0; c + VF <= n; c += VF) {
+        const vf h = v_sub(v_mul(v_load(dy + c), v_load(w + c)), m);
+        const vf d = v_mul(v_sub(h, v_mul(v_load(xh + c), k)), s);
+        v_store(dx + c, add ? v_add(v_load(dx + c), d) : d);
+    }
+    for (; c < n; c++) {
+        const float d = (dy[c] * w[c] - mean - xh[c] * slope) * scale;
+        dx[c] = add ? dx[c] + d : d;
+    }
 }
 
 static void simd_lerp(size_t n, const float *z, const float *prev, const float *mu, float *y)
@@ -805,11 +838,11 @@ static void simd_bi_wkv(size_t T, size_t n, size_t ld, const cv_bi_decay *decay,
         .wkv4 = simd_wkv4, .wkv5 = simd_wkv5, .wkv4_back = simd_wkv4_back,                   \
         .wkv5_back = simd_wkv5_back, .wkv7_back = simd_wkv7_back, .wkv7 = simd_wkv7,         \
         .bi_keys = simd_bi_keys, .bi_ends = simd_bi_ends, .bi_wkv = simd_bi_wkv,             \
-        .bi_wkv_back = simd_bi_wkv_back, .layer_norm = simd_layer_norm, .lerp = simd_lerp,   \
-        .mul = simd_mul, .mul_add = simd_mul_add, .dot = simd_dot, .exp = simd_exp,          \
-        .sigmoid = simd_sigmoid, .tanh = simd_tanh, .silu = simd_silu, .relu2 = simd_relu2,  \
-        .decay6 = simd_decay6, .decay7 = simd_decay7, .gelu = simd_gelu,                     \
-        .gelu_back = simd_gelu_back,                                                         \
+        .bi_wkv_back = simd_bi_wkv_back, .layer_norm = simd_layer_norm,                      \
+        .layer_norm_back = simd_layer_norm_back, .lerp = simd_lerp, .mul = simd_mul,         \
+        .mul_add = simd_mul_add, .dot = simd_dot, .exp = simd_exp, .sigmoid = simd_sigmoid,  \
+        .tanh = simd_tanh, .silu = simd_silu, .relu2 = simd_relu2, .decay6 = simd_decay6,    \
+        .decay7 = simd_decay7, .gelu = simd_gelu, .gelu_back = simd_gelu_back,               \
     }
 
 #endif

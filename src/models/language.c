@@ -151,7 +151,7 @@ static void last_norm(const cv_run *run, const cv_model *model, const float *x, 
 {
     const size_t C = model->sizes.C;
     if (model->ln_out.w)
-        run->kernel->layer_norm(C, x, model->ln_out.w, model->ln_out.b, CV_LN_EPS, z);
+        run->kernel->layer_norm(C, x, model->ln_out.w, model->ln_out.b, CV_LN_EPS, NULL, z);
     else
         memcpy(z, x, C * sizeof *z);
 }

@@ -1,8 +1,8 @@
 /* lesson.c - how layers are walked when they are learnt from; see model.h.
  *
  * With a tape each layer takes buffers of its own, so that the way back finds all values there; their
- * gradients have one place for all layers but the first, which is cleared before a layer is walked
- * back.  Or, with tape->kept, only what went into each layer is kept: all layers but the first share
+ * gradients have one place for all layers but the first, where each finds nothing of the one walked
+ * back before it.  Or, with tape->kept, only what went into each layer is kept: all layers but the first share
  * the buffers of one, too, and each is computed once more before it is walked back.  The first has its
  * own, because later layers may read what it computed [v7.vfirst]. */
 #include <string.h>
@@ -20,14 +20,11 @@ static float *kept_of(const cv_run *run, const cv_model *model, size_t layer)
     return run->tape->kept + layer * run->T * model->sizes.C;
 }
 
-/* This member's part of the gradients that layers share. */
-static void clear_layer(const cv_run *run, const void *record)
+/* The gradients that layers share are another layer's now. */
+static void next_layer(const cv_run *run, const void *record)
 {
-    const cv_tape *tape = run->tape;
-    size_t lo, hi;
     (void)record;
-    cv_share(run->me, tape->layer, &lo, &hi);
-    memset(tape->gradients + tape->layers + lo, 0, (hi - lo) * sizeof *tape->gradients);
+    if (run->me->id == 0) cv_forget_layer(run->tape);
 }
 
 void cv_learn_layers(cv_run *run, const cv_model *model, float *x, void *buffers,
@@ -45,7 +42,7 @@ void cv_learn_layers(cv_run *run, const cv_model *model, float *x, void *buffers
             tape->last = mark->last;
             run->common.used = mark->floats;
         }
-        if (l > 1 && !tape->kept) cv_record(run, clear_layer, 0); /* when l was walked back */
+        if (l > 1 && !tape->kept) cv_record(run, next_layer, 0); /* when l was walked back */
         if (l > 0) model->arch->take(run, model, buffers);
         if (l == 1) tape->layer = run->common.used - tape->layers;
         model->arch->layer(run, model, l, x, buffers);
@@ -59,7 +56,7 @@ static void compute_again(cv_run *run, const cv_model *model, size_t l, float *x
 {
     run->common.used = mark->floats;
     model->arch->take(run, model, buffers);
-    clear_layer(run, NULL);
+    next_layer(run, NULL);
     copy_rows(run, model->sizes.C, kept_of(run, model, l), x);
     for (size_t i = run->me->id; i < run->n_sequences; i += run->me->n) {
         const size_t size = model->arch->state_size(&model->sizes);

@@ -231,7 +231,7 @@ typedef struct cv_step {
 /* One member's walk of a step.  run has kernel, me, buffers (reset) and matmul scratch. */
 void cv_language_step(cv_run *run, const cv_model *model, const cv_step *step);
 
-/* A step that is learnt from.  run has a tape, whose gradients are zero or those of a batch before.
+/* A step that is learnt from.  run has a tape; gradients of weights are added to.
  * The sequences begin at their start (cv_sequence). */
 typedef struct cv_lesson {
     cv_step step; /* wanted and logits are not used */

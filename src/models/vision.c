@@ -359,7 +359,7 @@ static void hidden_back(const cv_run *few, const cv_model *model, const stack *b
         dh[i] *= 1.0f - b->hidden[i] * b->hidden[i];
     cv_meet(few);
     cv_product_back(few, &v->hidden, b->pooled, model->sizes.C, dh, cv_gradient(few, b->pooled),
-                    cv_gradient(few, v->hidden_bias));
+                    true, cv_gradient(few, v->hidden_bias));
     cv_meet(few);
 }
 

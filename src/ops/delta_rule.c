@@ -48,13 +48,17 @@ static void keys_rest_back(size_t n, const float *restrict k, const float *restr
                            const float *restrict k_a, const float *restrict a,
                            const float *restrict kk, const float *restrict db,
                            const float *restrict dkey, const float *restrict d, float along,
-                           float scale, float *restrict dk, float *restrict da,
-                           float *restrict dk_k, float *restrict dk_a)
+                           float scale, bool add_k, bool add_a, float *restrict dk,
+                           float *restrict da, float *restrict dk_k, float *restrict dk_a)
 {
     for (size_t j = 0; j < n; j++) {
         const float dq = (d[j] - kk[j] * along) * scale;
-        dk[j] += dq * k_k[j] + dkey[j] * (1.0f + (a[j] - 1.0f) * k_a[j]);
-        da[j] += db[j] * kk[j] + dkey[j] * k[j] * k_a[j];
+        const float sum = dq * k_k[j] + dkey[j] * (1.0f + (a[j] - 1.0f) * k_a[j]);
+        dk[j] = add_k ? dk[j] + sum : sum;
+    }
+    for (size_t j = 0; j < n; j++) {
+        const float sum = db[j] * kk[j] + dkey[j] * k[j] * k_a[j];
+        da[j] = add_a ? da[j] + sum : sum;
     }
     for (size_t j = 0; dk_k && j < n; j++)
         dk_k[j] += (d[j] - kk[j] * along) * scale * k[j];
@@ -62,16 +66,20 @@ static void keys_rest_back(size_t n, const float *restrict k, const float *restr
         dk_a[j] += dkey[j] * k[j] * (a[j] - 1.0f);
 }
 
+/* The gradients that keys go back from and to. */
+typedef struct keys_back_work {
+    const float *dkk, *db, *dkey;
+    float *dk, *da, *dk_k, *dk_a; /* of weights: may be NULL */
+    bool add_k, add_a;
+} keys_back_work;
+
 /* q = k k_k of length |q|, kk = q / |q|:  dq = (dkk - kk (kk . dkk)) / |q|, where dkk has what b
  * hands on.  own: 2 N floats. */
-static void keys_row_back(const cv_run *run, size_t N, const cv_keys7 *p, size_t c, size_t at)
+static void keys_row_back(const cv_run *run, size_t N, const cv_keys7 *p, const keys_back_work *w,
+                          size_t c, size_t at)
 {
     const float *k = p->k + at, *k_k = p->k_k + c, *k_a = p->k_a + c, *a = p->a + at;
-    const float *kk = p->kk + at;
-    const float *dkk = cv_gradient(run, p->kk) + at, *db = cv_gradient(run, p->b) + at;
-    const float *dkey = cv_gradient(run, p->key) + at;
-    float *dk = cv_gradient(run, p->k) + at, *da = cv_gradient(run, p->a) + at;
-    float *dk_k = cv_gradient(run, p->k_k), *dk_a = cv_gradient(run, p->k_a);
+    const float *kk = p->kk + at, *dkk = w->dkk + at, *db = w->db + at;
     float *q = run->tape->own, *d = q + N;
 
     run->kernel->mul(N, k, k_k, q);
@@ -80,17 +88,26 @@ static void keys_row_back(const cv_run *run, size_t N, const cv_keys7 *p, size_t
     for (size_t j = 0; j < N; j++)
         d[j] = dkk[j] + db[j] * a[j];
     const float along = length < SHORTEST ? 0.0f : run->kernel->dot(N, d, kk);
-    keys_rest_back(N, k, k_k, k_a, a, kk, db, dkey, d, along, scale, dk, da, dk_k ? dk_k + c : NULL,
-                   dk_a ? dk_a + c : NULL);
+    keys_rest_back(N, k, k_k, k_a, a, kk, db, w->dkey + at, d, along, scale, w->add_k, w->add_a,
+                   w->dk + at, w->da + at, w->dk_k ? w->dk_k + c : NULL,
+                   w->dk_a ? w->dk_a + c : NULL);
 }
 
 static void keys_back(const cv_run *run, const void *record)
 {
     const keys_record *r = record;
     const heads7 *h = &r->heads;
+    const cv_keys7 *p = &r->op;
+    keys_back_work w = { .dkk = cv_gradient(run, p->kk),
+                         .db = cv_gradient(run, p->b),
+                         .dkey = cv_gradient(run, p->key),
+                         .dk_k = cv_gradient(run, p->k_k),
+                         .dk_a = cv_gradient(run, p->k_a) };
+    w.dk = cv_gradient_into(run, p->k, run->T * h->A, &w.add_k);
+    w.da = cv_gradient_into(run, p->a, run->T * h->A, &w.add_a);
     for (size_t t = 0; t < run->T; t++)
         for (size_t c = h->lo * h->N; c < h->hi * h->N; c += h->N)
-            keys_row_back(run, h->N, &r->op, c, t * h->A + c);
+            keys_row_back(run, h->N, p, &w, c, t * h->A + c);
 }
 
 void cv_keys7_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A,
@@ -140,48 +157,63 @@ static void bonus_row(const cv_kernels *kernel, size_t N, const cv_bonus7 *p, si
     bonus_rest(N, p->n + at, weight, p->v + at, p->g + at, p->out + at);
 }
 
-/* The rest of a row, from the weight and its gradient; dr_k may be NULL. */
-CV_WIDE
-static void bonus_rest_back(size_t n, const cv_bonus7 *at, const float *restrict r_k, float weight,
-                            float dweight, const float *restrict d, float *restrict dr,
-                            float *restrict dk, float *restrict dv, float *restrict dg,
-                            float *restrict dn, float *restrict dr_k)
+/* The gradients that the bonus goes back from and to. */
+typedef struct bonus_back_work {
+    const float *d;
+    float *dr, *dk, *dv, *dg, *dn, *dr_k; /* dr_k may be NULL */
+    bool add_r, add_k, add_v, add_g, add_n;
+} bonus_back_work;
+
+/* to = x, or with `add` to += x. */
+CV_WIDE_PART void give(bool add, float x, float *to)
 {
-    const float *restrict r = at->r, *restrict k = at->k, *restrict v = at->v;
-    const float *restrict g = at->g, *restrict y = at->n;
-    for (size_t i = 0; i < n; i++) {
-        dn[i] += d[i] * g[i];
-        dg[i] += d[i] * (y[i] + weight * v[i]);
-        dv[i] += d[i] * g[i] * weight;
-    }
-    for (size_t i = 0; i < n; i++) {
-        dr[i] += dweight * k[i] * r_k[i];
-        dk[i] += dweight * r[i] * r_k[i];
-    }
-    for (size_t i = 0; dr_k && i < n; i++)
-        dr_k[i] += dweight * r[i] * k[i];
+    *to = add ? *to + x : x;
 }
 
-static void bonus_row_back(const cv_run *run, size_t N, const cv_bonus7 *p, size_t c, size_t at)
+/* The rest of a row, from the weight and its gradient; its rows are at `at`, those of weights at
+ * c. */
+CV_WIDE
+static void bonus_rest_back(size_t n, const cv_bonus7 *p, size_t c, size_t at, float weight,
+                            float dweight, const bonus_back_work *w)
 {
-    const float *r = p->r + at, *k = p->k + at, *r_k = p->r_k + c, *v = p->v + at, *g = p->g + at;
-    const float *d = cv_gradient(run, p->out) + at;
-    float *dr = cv_gradient(run, p->r) + at, *dk = cv_gradient(run, p->k) + at;
-    float *dv = cv_gradient(run, p->v) + at, *dg = cv_gradient(run, p->g) + at;
-    float *dn = cv_gradient(run, p->n) + at, *dr_k = cv_gradient(run, p->r_k);
-
-    const float weight = dot3(run->kernel, N, r, k, r_k), dweight = dot3(run->kernel, N, d, g, v);
-    const cv_bonus7 row = { .r = r, .k = k, .v = v, .g = g, .n = p->n + at };
-    bonus_rest_back(N, &row, r_k, weight, dweight, d, dr, dk, dv, dg, dn, dr_k ? dr_k + c : NULL);
+    const float *restrict r = p->r + at, *restrict k = p->k + at, *restrict v = p->v + at;
+    const float *restrict g = p->g + at, *restrict y = p->n + at, *restrict r_k = p->r_k + c;
+    const float *restrict d = w->d + at;
+    float *restrict dr = w->dr + at, *restrict dk = w->dk + at, *restrict dv = w->dv + at;
+    float *restrict dg = w->dg + at, *restrict dn = w->dn + at;
+    for (size_t i = 0; i < n; i++)
+        give(w->add_n, d[i] * g[i], &dn[i]);
+    for (size_t i = 0; i < n; i++)
+        give(w->add_g, d[i] * (y[i] + weight * v[i]), &dg[i]);
+    for (size_t i = 0; i < n; i++)
+        give(w->add_v, d[i] * g[i] * weight, &dv[i]);
+    for (size_t i = 0; i < n; i++)
+        give(w->add_r, dweight * k[i] * r_k[i], &dr[i]);
+    for (size_t i = 0; i < n; i++)
+        give(w->add_k, dweight * r[i] * r_k[i], &dk[i]);
+    float *restrict dr_k = w->dr_k ? w->dr_k + c : NULL;
+    for (size_t i = 0; dr_k && i < n; i++)
+        dr_k[i] += dweight * r[i] * k[i];
 }
 
 static void bonus_back(const cv_run *run, const void *record)
 {
     const bonus_record *r = record;
-    const heads7 *h = &r->heads;
+    const size_t N = r->heads.N, A = r->heads.A, all = run->T * A;
+    const cv_bonus7 *p = &r->op;
+    bonus_back_work w = { .d = cv_gradient(run, p->out), .dr_k = cv_gradient(run, p->r_k) };
+    w.dr = cv_gradient_into(run, p->r, all, &w.add_r);
+    w.dk = cv_gradient_into(run, p->k, all, &w.add_k);
+    w.dv = cv_gradient_into(run, p->v, all, &w.add_v);
+    w.dg = cv_gradient_into(run, p->g, all, &w.add_g);
+    w.dn = cv_gradient_into(run, p->n, all, &w.add_n);
     for (size_t t = 0; t < run->T; t++)
-        for (size_t c = h->lo * h->N; c < h->hi * h->N; c += h->N)
-            bonus_row_back(run, h->N, &r->op, c, t * h->A + c);
+        for (size_t c = r->heads.lo * N; c < r->heads.hi * N; c += N) {
+            const size_t at = t * A + c;
+            const float weight = dot3(run->kernel, N, p->r + at, p->k + at, p->r_k + c);
+            const float dweight = dot3(run->kernel, N, w.d + at, p->g + at, p->v + at);
+            bonus_rest_back(N, p, c, at, weight, dweight, &w);
+        }
 }
 
 void cv_bonus7_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A,
@@ -207,28 +239,31 @@ static void wkv7_head_back(const cv_run *run, const wkv7_record *r, const cv_seq
                            size_t h)
 {
     const size_t N = r->heads.N, A = r->heads.A, at = seq->begin * A + h * N;
-    const size_t state = r->state_offset + h * N * N;
+    const size_t all = run->T * A, state = r->state_offset + h * N * N;
     float *dS = run->tape->own;
+    bool add[6];
     memset(dS, 0, N * N * sizeof *dS);
-    const cv_wkv7_back x = { .T = seq->n,
-                             .N = N,
-                             .ld = A,
-                             .r = r->r + at,
-                             .w = r->w + at,
-                             .k = r->k + at,
-                             .v = r->v + at,
-                             .kk = r->kk + at,
-                             .b = r->b + at,
-                             .dy = cv_gradient(run, r->y) + at,
-                             .S = seq->start + state,
-                             .dr = cv_gradient(run, r->r) + at,
-                             .dw = cv_gradient(run, r->w) + at,
-                             .dk = cv_gradient(run, r->k) + at,
-                             .dv = cv_gradient(run, r->v) + at,
-                             .dkk = cv_gradient(run, r->kk) + at,
-                             .db = cv_gradient(run, r->b) + at,
-                             .dS = dS,
-                             .scratch = dS + N * N };
+    cv_wkv7_back x = { .T = seq->n,
+                       .N = N,
+                       .ld = A,
+                       .r = r->r + at,
+                       .w = r->w + at,
+                       .k = r->k + at,
+                       .v = r->v + at,
+                       .kk = r->kk + at,
+                       .b = r->b + at,
+                       .dy = cv_gradient(run, r->y) + at,
+                       .S = seq->start + state,
+                       .dr = cv_gradient_into(run, r->r, all, &add[0]) + at,
+                       .dw = cv_gradient_into(run, r->w, all, &add[1]) + at,
+                       .dk = cv_gradient_into(run, r->k, all, &add[2]) + at,
+                       .dv = cv_gradient_into(run, r->v, all, &add[3]) + at,
+                       .dkk = cv_gradient_into(run, r->kk, all, &add[4]) + at,
+                       .db = cv_gradient_into(run, r->b, all, &add[5]) + at,
+                       .dS = dS,
+                       .scratch = dS + N * N };
+    x.set_r = !add[0], x.set_w = !add[1], x.set_k = !add[2];
+    x.set_v = !add[3], x.set_kk = !add[4], x.set_b = !add[5];
     run->kernel->wkv7_back(&x);
     for (size_t i = 0; seq->start_gradient && i < N * N; i++)
         seq->start_gradient[state + i] += dS[i];

@@ -100,12 +100,12 @@ typedef struct mix_record {
 CV_WIDE
 static void mix_row_back(size_t n, const float *restrict dx, const float *restrict d,
                          const float *restrict mu, const float *restrict m, float *restrict dz,
-                         float *restrict dd, float *restrict dm, float *restrict dmu)
+                         float *restrict dd, bool add_m, float *restrict dm, float *restrict dmu)
 {
     for (size_t c = 0; c < n; c++) {
         dz[c] += dx[c];
         dd[c] += dx[c] * (mu[c] + m[c]);
-        dm[c] += dx[c] * d[c];
+        dm[c] = (add_m ? dm[c] : 0.0f) + dx[c] * d[c];
     }
     for (size_t c = 0; dmu && c < n; c++)
         dmu[c] += dx[c] * d[c];
@@ -117,13 +117,15 @@ static void mix_back(const cv_run *run, const void *record)
     const mix_record *r = record;
     const float *dx = cv_gradient(run, r->x);
     float *dz = cv_gradient(run, r->z), *dd = cv_gradient(run, r->d);
-    float *dm = cv_gradient(run, r->m), *dmu = cv_gradient(run, r->mu);
+    bool add_m;
+    float *dm = cv_gradient_into(run, r->m, run->T * r->n, &add_m);
+    float *dmu = cv_gradient(run, r->mu);
     size_t lo, hi;
     cv_own_columns(run, r->n, &lo, &hi);
     for (size_t t = 0; t < run->T; t++) {
         const size_t at = t * r->n + lo;
-        mix_row_back(hi - lo, dx + at, r->d + at, r->mu + lo, r->m + at, dz + at, dd + at, dm + at,
-                     dmu ? dmu + lo : NULL);
+        mix_row_back(hi - lo, dx + at, r->d + at, r->mu + lo, r->m + at, dz + at, dd + at, add_m,
+                     dm + at, dmu ? dmu + lo : NULL);
     }
 }
 
@@ -148,14 +150,16 @@ typedef struct blend_record {
 
 CV_WIDE
 static void blend_row_back(size_t n, const float *restrict d, const float *restrict v,
-                           const float *restrict first, const float *restrict share,
-                           float *restrict dv, float *restrict dfirst, float *restrict dshare)
+                           const float *restrict first, const float *restrict share, bool add_v,
+                           bool add_first, bool add_share, float *restrict dv,
+                           float *restrict dfirst, float *restrict dshare)
 {
-    for (size_t c = 0; c < n; c++) {
-        dv[c] += d[c] * (1.0f - share[c]);
-        dfirst[c] += d[c] * share[c];
-        dshare[c] += d[c] * (first[c] - v[c]);
-    }
+    for (size_t c = 0; c < n; c++)
+        dv[c] = (add_v ? dv[c] : 0.0f) + d[c] * (1.0f - share[c]);
+    for (size_t c = 0; c < n; c++)
+        dfirst[c] = (add_first ? dfirst[c] : 0.0f) + d[c] * share[c];
+    for (size_t c = 0; c < n; c++)
+        dshare[c] = (add_share ? dshare[c] : 0.0f) + d[c] * (first[c] - v[c]);
 }
 
 /* out may be v. */
@@ -172,12 +176,15 @@ static void blend_back(const cv_run *run, const void *record)
 {
     const blend_record *r = record;
     const float *d = cv_gradient(run, r->out);
-    float *dv = cv_gradient(run, r->v), *dfirst = cv_gradient(run, r->first);
-    float *dshare = cv_gradient(run, r->share);
+    const size_t all = run->T * r->A;
+    bool add_v, add_first, add_share;
+    float *dv = cv_gradient_into(run, r->v, all, &add_v);
+    float *dfirst = cv_gradient_into(run, r->first, all, &add_first);
+    float *dshare = cv_gradient_into(run, r->share, all, &add_share);
     for (size_t t = 0; t < run->T; t++) {
         const size_t at = t * r->A + r->begin;
-        blend_row_back(r->end - r->begin, d + at, r->v + at, r->first + at, r->share + at, dv + at,
-                       dfirst + at, dshare + at);
+        blend_row_back(r->end - r->begin, d + at, r->v + at, r->first + at, r->share + at, add_v,
+                       add_first, add_share, dv + at, dfirst + at, dshare + at);
     }
 }
 

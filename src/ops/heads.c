@@ -323,15 +323,16 @@ static void group_back(const cv_run *run, const void *record)
     const size_t N = r->N, A = r->A;
     const float *xh = cv_memory_of(run, r->n, A), *scale = xh + run->T * A;
     const float *dn = cv_gradient(run, r->n);
-    float *dy = cv_gradient(run, r->y);
+    bool add;
+    float *dy = cv_gradient_into(run, r->y, run->T * A, &add);
     float *dw = cv_gradient(run, r->norm.w), *db = cv_gradient(run, r->norm.b);
     const size_t lo = r->lo * N, hi = r->hi * N;
     if (dw && db) cv_norm_sums(run->T, hi - lo, A, dn + lo, xh + lo, dw + lo, db + lo);
     for (size_t t = 0; t < run->T; t++)
         for (size_t h = r->lo; h < r->hi; h++) {
             const size_t at = t * A + h * N;
-            cv_norm_row_back(N, xh + at, scale[t * (A / N) + h], r->norm.w + h * N, dn + at, 1.0f,
-                             dy + at);
+            run->kernel->layer_norm_back(N, xh + at, scale[t * (A / N) + h], r->norm.w + h * N,
+                                         dn + at, add, dy + at);
         }
 }
 
@@ -344,8 +345,9 @@ void cv_group_norm(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, 
     for (size_t t = 0; t < run->T; t++)
         for (size_t h = lo; h < hi; h++) {
             const size_t c = h * N, at = t * A + c;
-            if (r) xh[run->T * A + t * (A / N) + h] = cv_norm_row(N, y + at, eps, xh + at);
-            run->kernel->layer_norm(N, y + at, norm.w + c, norm.b + c, eps, n + at);
+            const float scale = run->kernel->layer_norm(N, y + at, norm.w + c, norm.b + c, eps,
+                                                        xh ? xh + at : NULL, n + at);
+            if (xh) xh[run->T * A + t * (A / N) + h] = scale;
         }
 }
 
@@ -359,11 +361,17 @@ static void gate_back(const cv_run *run, const void *record)
 {
     const gate_record *r = record;
     const float *d = cv_gradient(run, r->out);
-    float *dy = cv_gradient(run, r->y), *dg = cv_gradient(run, r->g);
+    bool add_y, add_g;
+    float *dy = cv_gradient_into(run, r->y, run->T * r->A, &add_y);
+    float *dg = cv_gradient_into(run, r->g, run->T * r->A, &add_g);
+    void (*const to_y)(size_t, const float *, const float *, float *) =
+        add_y ? run->kernel->mul_add : run->kernel->mul;
+    void (*const to_g)(size_t, const float *, const float *, float *) =
+        add_g ? run->kernel->mul_add : run->kernel->mul;
     for (size_t t = 0; t < run->T; t++) {
         const size_t at = t * r->A + r->begin, n = r->end - r->begin;
-        run->kernel->mul_add(n, d + at, r->g + at, dy + at);
-        run->kernel->mul_add(n, d + at, r->y + at, dg + at);
+        to_y(n, d + at, r->g + at, dy + at);
+        to_g(n, d + at, r->y + at, dg + at);
     }
 }
 

@@ -156,14 +156,14 @@ static const float *product_gradient(const cv_run *run, const cv_linear *job)
 }
 
 void cv_product_back(const cv_run *run, const cv_matrix *W, const float *x, size_t ldx,
-                     const float *dy, float *dx, float *db)
+                     const float *dy, float *dx, bool add, float *db)
 {
     const cv_matrix *turned = &W->trained->turned;
     const size_t n = run->hi - run->lo;
     size_t lo, hi;
     if (dx && n)
         run->kernel->matmul(turned, 0, panel_count(turned), n, dy + run->lo * W->rows, W->rows,
-                            dx + run->lo * ldx, ldx, true, run->matmul);
+                            dx + run->lo * ldx, ldx, add, run->matmul);
     cv_own_columns(run, W->rows, &lo, &hi);
     if (lo >= hi) return;
     if (db) add_rows(run->T, hi - lo, dy + lo, W->rows, db + lo);
@@ -174,10 +174,13 @@ void cv_product_back(const cv_run *run, const cv_matrix *W, const float *x, size
 static void back(const cv_run *run, const void *record)
 {
     const cv_linear *job = record;
+    const size_t ldx = job->ldx ? job->ldx : job->W->cols;
     const float *dy = product_gradient(run, job);
     if (job->sum || job->act != CV_ACT_NONE) cv_meet(run); /* dy was turned, by rows */
-    cv_product_back(run, job->W, job->x, job->ldx ? job->ldx : job->W->cols, dy,
-                    cv_gradient(run, job->x), job->bias ? cv_gradient(run, job->bias) : NULL);
+    bool add;
+    float *dx = cv_gradient_into(run, job->x, run->T * job->W->cols, &add);
+    cv_product_back(run, job->W, job->x, ldx, dy, dx, add,
+                    job->bias ? cv_gradient(run, job->bias) : NULL);
 }
 
 static void record_product(const cv_run *run, const cv_linear *job)

@@ -87,7 +87,7 @@ void cv_cross_entropy(const cv_run *run, const cv_loss *loss, const float *z, fl
         cv_meet(run);
         part.tape = run->tape;
         if (gradients)
-            cv_product_back(&part, loss->head, z + first * C, C, logits, dz + first * C, db);
+            cv_product_back(&part, loss->head, z + first * C, C, logits, dz + first * C, true, db);
         cv_meet(run);
     }
 }

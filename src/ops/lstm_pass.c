@@ -191,7 +191,7 @@ static void back(const cv_run *run, const void *record)
     }
     cv_meet(run);
     cv_product_back(run, p->U, cv_memory_of(run, p->h, C), C, cv_gradient(run, p->gates), NULL,
-                    NULL);
+                    false, NULL);
 }
 
 size_t cv_lstm_own_scratch(size_t C)

@@ -1,8 +1,8 @@
 /* rowwise.c - norms and token shift, and back; see rowwise.h. */
-#include <math.h>
 #include <string.h>
 
 #include "base/wide.h"
+#include "kernels/arriving.h"
 #include "ops/rowwise.h"
 
 /* ---- Norm ------------------------------------------------------------------------------------ */
@@ -13,48 +13,6 @@ typedef struct norm_record {
     cv_norm norm;
     float *y;
 } norm_record;
-
-CV_WIDE
-float cv_norm_row(size_t n, const float *restrict x, float eps, float *restrict xh)
-{
-    float sums[CV_LANES] = { 0.0f }, squares[CV_LANES] = { 0.0f };
-    const size_t whole = n / CV_LANES * CV_LANES;
-    for (size_t c = 0; c < whole; c += CV_LANES)
-        for (size_t i = 0; i < CV_LANES; i++)
-            sums[i] += x[c + i];
-    for (size_t c = whole; c < n; c++)
-        sums[c - whole] += x[c];
-    const float mean = cv_lanes_sum(sums) / (float)n;
-    for (size_t c = 0; c < whole; c += CV_LANES)
-        for (size_t i = 0; i < CV_LANES; i++)
-            squares[i] += (x[c + i] - mean) * (x[c + i] - mean);
-    for (size_t c = whole; c < n; c++)
-        squares[c - whole] += (x[c] - mean) * (x[c] - mean);
-    const float scale = 1.0f / sqrtf(cv_lanes_sum(squares) / (float)n + eps);
-    for (size_t c = 0; c < n; c++)
-        xh[c] = (x[c] - mean) * scale;
-    return scale;
-}
-
-CV_WIDE
-void cv_norm_row_back(size_t n, const float *xh, float scale, const float *w, const float *dy,
-                      float keep, float *dx)
-{
-    float sums[CV_LANES] = { 0.0f }, along[CV_LANES] = { 0.0f };
-    const size_t whole = n / CV_LANES * CV_LANES;
-    for (size_t c = 0; c < whole; c += CV_LANES)
-        for (size_t i = 0; i < CV_LANES; i++) {
-            sums[i] += dy[c + i] * w[c + i];
-            along[i] += dy[c + i] * w[c + i] * xh[c + i];
-        }
-    for (size_t c = whole; c < n; c++) {
-        sums[c - whole] += dy[c] * w[c];
-        along[c - whole] += dy[c] * w[c] * xh[c];
-    }
-    const float mean = cv_lanes_sum(sums) / (float)n, slope = cv_lanes_sum(along) / (float)n;
-    for (size_t c = 0; c < n; c++)
-        dx[c] = keep * dx[c] + scale * (dy[c] * w[c] - mean - xh[c] * slope);
-}
 
 CV_WIDE
 void cv_norm_sums(size_t T, size_t n, size_t ld, const float *restrict dy, const float *restrict xh,
@@ -73,28 +31,28 @@ static void norm_back(const cv_run *run, const void *record)
     const size_t n = r->n;
     const float *xh = cv_memory_of(run, r->y, n), *scale = xh + run->T * n;
     const float *dy = cv_gradient(run, r->y);
-    float *dx = cv_gradient(run, r->x), *dw = cv_gradient(run, r->norm.w);
-    float *db = cv_gradient(run, r->norm.b);
+    float *dw = cv_gradient(run, r->norm.w), *db = cv_gradient(run, r->norm.b);
+    bool add;
+    float *dx = cv_gradient_into(run, r->x, run->T * n, &add);
     size_t lo, hi;
     cv_own_columns(run, n, &lo, &hi);
     cv_norm_sums(run->T, hi - lo, n, dy + lo, xh + lo, dw + lo, db + lo);
     cv_meet(run);
     for (size_t t = run->lo; dx && t < run->hi; t++)
-        cv_norm_row_back(n, xh + t * n, scale[t], r->norm.w, dy + t * n, r->y == r->x ? 0.0f : 1.0f,
-                         dx + t * n);
+        run->kernel->layer_norm_back(n, xh + t * n, scale[t], r->norm.w, dy + t * n,
+                                     add && r->y != r->x, dx + t * n);
 }
 
 void cv_layer_norm(const cv_run *run, size_t n, const float *x, cv_norm norm, float *y)
 {
     norm_record *r = cv_record(run, norm_back, sizeof *r);
-    if (r) {
-        *r = (norm_record){ n, x, norm, y };
-        float *xh = cv_memory_of(run, y, n); /* and 1 / s behind all rows */
-        for (size_t t = run->lo; t < run->hi; t++)
-            xh[run->T * n + t] = cv_norm_row(n, x + t * n, CV_LN_EPS, xh + t * n);
+    if (r) *r = (norm_record){ n, x, norm, y };
+    float *xh = r ? cv_memory_of(run, y, n) : NULL; /* and the scale behind all rows */
+    for (size_t t = run->lo; t < run->hi; t++) {
+        const float scale = run->kernel->layer_norm(n, x + t * n, norm.w, norm.b, CV_LN_EPS,
+                                                    xh ? xh + t * n : NULL, y + t * n);
+        if (xh) xh[run->T * n + t] = scale;
     }
-    for (size_t t = run->lo; t < run->hi; t++)
-        run->kernel->layer_norm(n, x + t * n, norm.w, norm.b, CV_LN_EPS, y + t * n);
 }
 
 /* ---- Token shift ----------------------------------------------------------------------------- */
@@ -113,77 +71,100 @@ static const float *previous(walk *w, size_t t, size_t n, const float *z, size_t
     return t == s->begin ? s->state + state_offset : z + (t - 1) * n;
 }
 
+enum {
+    MIXES = 6,       /* of one shift */
+    TOKENS_AHEAD = 4 /* whose gradients are asked for */
+};
+
 typedef struct shift_record {
     size_t n, state_offset;
     const float *z;
-    cv_mix mix; /* y alone: the difference */
+    size_t n_mixes;
+    cv_mix mixes[MIXES]; /* y alone: the difference */
 } shift_record;
 
-/* A row of dz += g (1 - mu) + mu next; without mu (a difference) dz += next - g. */
+/* One row of one mix: dz is set, or added to;  dmu may be NULL.
+ *   y = z + (prev - z) mu:  dz = g (1 - mu) + mu g of the next token;  dmu += g (prev - z) */
 CV_WIDE
 static void shift_row_back(size_t n, const float *restrict g, const float *restrict next,
-                           const float *restrict mu, float *restrict dz)
+                           const float *restrict mu, const float *restrict z,
+                           const float *restrict prev, bool add, float *restrict dz,
+                           float *restrict dmu)
 {
-    for (size_t c = 0; mu && c < n; c++)
-        dz[c] += g[c] * (1.0f - mu[c]) + next[c] * mu[c];
-    for (size_t c = 0; !mu && c < n; c++)
-        dz[c] += next[c] - g[c];
-}
-
-/* The same where there is no next token. */
-CV_WIDE
-static void shift_last_back(size_t n, const float *restrict g, const float *restrict mu,
-                            float *restrict dz)
-{
-    for (size_t c = 0; mu && c < n; c++)
-        dz[c] += g[c] * (1.0f - mu[c]);
-    for (size_t c = 0; !mu && c < n; c++)
-        dz[c] -= g[c];
-}
-
-/* dmu += g (prev - z) of a row. */
-CV_WIDE
-static void shift_mu_back(size_t n, const float *restrict g, const float *restrict prev,
-                          const float *restrict z, float *restrict dmu)
-{
-    for (size_t c = 0; c < n; c++)
+    if (add)
+        for (size_t c = 0; c < n; c++)
+            dz[c] += g[c] * (1.0f - mu[c]) + next[c] * mu[c];
+    else
+        for (size_t c = 0; c < n; c++)
+            dz[c] = g[c] * (1.0f - mu[c]) + next[c] * mu[c];
+    for (size_t c = 0; dmu && c < n; c++)
         dmu[c] += g[c] * (prev[c] - z[c]);
 }
 
-/* y = z + (prev - z) mu:  dz = g (1 - mu) + mu g of the next token;  dmu = sum g (prev - z).  For
- * the difference prev - z the same with mu = 1, less dz = g. */
+/* The difference, prev - z:  dz = g of the next token - g. */
+CV_WIDE
+static void difference_row_back(size_t n, const float *restrict g, const float *restrict next,
+                                bool add, float *restrict dz)
+{
+    for (size_t c = 0; c < n; c++)
+        dz[c] = (add ? dz[c] : 0.0f) + (next[c] - g[c]);
+}
+
+/* What there is of a sequence's shift, in this member's channels [lo, hi). */
+typedef struct shift_back_work {
+    const shift_record *r;
+    size_t lo, hi;
+    bool add;
+    float *dz;
+    const float *g[MIXES];
+    float *dmu[MIXES];
+    const float *none; /* zeros: the gradient of a token that is not there */
+} shift_back_work;
+
+static void shift_token_back(const shift_back_work *w, const cv_sequence *seq, size_t t)
+{
+    const shift_record *r = w->r;
+    const size_t at = t * r->n + w->lo, n = w->hi - w->lo;
+    const float *prev = t == seq->begin ? seq->start + r->state_offset + w->lo : r->z + at - r->n;
+    for (size_t i = r->n_mixes; i-- > 0;) {
+        const float *g = w->g[i] + at, *mu = r->mixes[i].mu;
+        cv_fetch(g, TOKENS_AHEAD * r->n, n, false);
+        const float *next = t + 1 < seq->begin + seq->n ? g + r->n : w->none;
+        const bool add = w->add || i + 1 < r->n_mixes;
+        if (mu)
+            shift_row_back(n, g, next, mu + w->lo, r->z + at, prev, add, w->dz + at, w->dmu[i]);
+        else
+            difference_row_back(n, g, next, add, w->dz + at);
+    }
+}
+
+/* By channels, for the sums over tokens; each token through all mixes. */
 static void shift_back(const cv_run *run, const void *record)
 {
     const shift_record *r = record;
-    const size_t n = r->n;
-    const float *g = cv_gradient(run, r->mix.y), *mu = r->mix.mu;
-    float *dz = cv_gradient(run, r->z), *dmu = mu ? cv_gradient(run, mu) : NULL;
+    shift_back_work w = { .r = r, .none = run->tape->own };
+    w.dz = cv_gradient_into(run, r->z, run->T * r->n, &w.add);
+    cv_own_columns(run, r->n, &w.lo, &w.hi);
+    for (size_t i = 0; i < r->n_mixes; i++) {
+        w.g[i] = cv_gradient(run, r->mixes[i].y);
+        w.dmu[i] = r->mixes[i].mu ? cv_gradient(run, r->mixes[i].mu) : NULL;
+        if (w.dmu[i]) w.dmu[i] += w.lo;
+    }
+    memset(run->tape->own, 0, r->n * sizeof *run->tape->own);
     for (size_t s = 0; s < run->n_sequences; s++) {
         const cv_sequence *seq = &run->sequences[s];
-        for (size_t t = seq->begin; t < seq->begin + seq->n; t++) {
-            if (t < run->lo || t >= run->hi) continue;
-            if (t + 1 < seq->begin + seq->n)
-                shift_row_back(n, g + t * n, g + (t + 1) * n, mu, dz + t * n);
-            else
-                shift_last_back(n, g + t * n, mu, dz + t * n);
-        }
-    }
-    size_t lo, hi;
-    cv_own_columns(run, n, &lo, &hi);
-    for (size_t s = 0; dmu && s < run->n_sequences; s++) {
-        const cv_sequence *seq = &run->sequences[s];
-        for (size_t t = seq->begin; t < seq->begin + seq->n; t++) {
-            const float *prev = t == seq->begin ? seq->start + r->state_offset : r->z + (t - 1) * n;
-            shift_mu_back(hi - lo, g + t * n + lo, prev + lo, r->z + t * n + lo, dmu + lo);
-        }
+        for (size_t t = seq->begin; t < seq->begin + seq->n; t++)
+            shift_token_back(&w, seq, t);
     }
 }
 
 static void record_shift(const cv_run *run, size_t n, const float *z, size_t state_offset,
-                         cv_mix mix)
+                         const cv_mix *mixes, size_t n_mixes)
 {
     shift_record *r = cv_record(run, shift_back, sizeof *r);
-    if (r) *r = (shift_record){ n, state_offset, z, mix };
+    if (!r) return;
+    *r = (shift_record){ n, state_offset, z, n_mixes, { { NULL } } };
+    memcpy(r->mixes, mixes, n_mixes * sizeof *mixes);
 }
 
 void cv_shift_mix(const cv_run *run, size_t n, const float *z, size_t state_offset,
@@ -195,8 +176,7 @@ void cv_shift_mix(const cv_run *run, size_t n, const float *z, size_t state_offs
         for (size_t i = 0; i < n_mixes; i++)
             run->kernel->lerp(n, z + t * n, prev, mixes[i].mu, mixes[i].y + t * n);
     }
-    for (size_t i = 0; i < n_mixes; i++)
-        record_shift(run, n, z, state_offset, mixes[i]);
+    record_shift(run, n, z, state_offset, mixes, n_mixes);
 }
 
 void cv_shift_delta(const cv_run *run, size_t n, const float *z, size_t state_offset, float *d)
@@ -207,7 +187,8 @@ void cv_shift_delta(const cv_run *run, size_t n, const float *z, size_t state_of
         for (size_t c = 0; c < n; c++)
             d[t * n + c] = prev[c] - z[t * n + c];
     }
-    record_shift(run, n, z, state_offset, (cv_mix){ NULL, d });
+    const cv_mix difference = { NULL, d };
+    record_shift(run, n, z, state_offset, &difference, 1);
 }
 
 void cv_shift_keep(const cv_run *run, size_t n, const float *z, size_t state_offset)

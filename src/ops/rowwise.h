@@ -14,15 +14,7 @@ typedef struct cv_norm {
  * rows are read.  y may be x.  With a tape it wants T * (n + 1) floats of memory behind y. */
 void cv_layer_norm(const cv_run *run, size_t n, const float *x, cv_norm norm, float *y);
 
-/* What norms of any kind are made of, on the way back.  xh = (x - mean) / s of n numbers; returns
- * 1 / s, where s^2 = var + eps. */
-float cv_norm_row(size_t n, const float *x, float eps, float *xh);
-
-/* dx = keep dx + (h - mean(h) - xh mean(h xh)) / s, where h = dy w; scale = 1 / s.  dx may be dy. */
-void cv_norm_row_back(size_t n, const float *xh, float scale, const float *w, const float *dy,
-                       float keep, float *dx);
-
-/* dw += dy xh and db += dy, over T rows of n numbers, ld apart. */
+/* Back to the weights of norms of any kind: dw += dy xh and db += dy, over T rows of n numbers, ld apart. */
 void cv_norm_sums(size_t T, size_t n, size_t ld, const float *dy, const float *xh, float *dw,
                   float *db);
 

@@ -1,6 +1,8 @@
 /* run.c - rows and buffers of a step. */
 #include "ops/run.h"
 
+#include "ops/tape.h"
+
 void cv_run_rows(cv_run *run, size_t T)
 {
     run->T = T;
@@ -51,14 +53,21 @@ bool cv_tile_next(cv_tile *tile)
 static float *take(cv_buffers *buffers, size_t floats)
 {
     float *at = buffers->base ? buffers->base + buffers->used : NULL;
-    buffers->used += cv_padded(floats);
+    buffers->used += cv_apart(floats);
     if (buffers->used > buffers->peak) buffers->peak = buffers->used;
     return at;
 }
 
+/* One that all members see, and a tape. */
+static float *take_common(cv_run *run, size_t floats)
+{
+    if (run->tape) cv_place(run->tape, run->common.used);
+    return take(&run->common, floats);
+}
+
 float *cv_take_common(cv_run *run, size_t width)
 {
-    return take(&run->common, run->T * width);
+    return take_common(run, run->T * width);
 }
 
 float *cv_take_own(cv_run *run, size_t width)
@@ -85,11 +94,11 @@ float *cv_take_another(cv_run *run, size_t width, float *instead)
 float *cv_take_scratch(cv_run *run, size_t n)
 {
     if (!run->tape) return take(&run->own, n);
-    float *all = take(&run->common, run->me->n * cv_padded(n));
+    float *all = take_common(run, run->me->n * cv_padded(n));
     return all ? all + run->me->id * cv_padded(n) : NULL;
 }
 
 float *cv_take_shared(cv_run *run, size_t n)
 {
-    return take(&run->common, n);
+    return take_common(run, n);
 }

@@ -54,7 +54,8 @@ typedef struct cv_run {
     size_t lo, hi; /* the rows this member computes in row-wise work */
     cv_buffers common, own;
     float *matmul; /* scratch of cv_matmul_scratch(T) */
-    const float *keep; /* [2 L][n_grids] what dropping paths leaves of each branch of a picture; NULL:
+    const float
+        *keep; /* [2 L][n_grids] what dropping paths leaves of each branch of a picture; NULL:
                           all of it */
     struct cv_tape *tape; /* NULL: nothing is recorded (tape.h) */
 } cv_run;
@@ -66,6 +67,14 @@ typedef struct cv_run {
 static inline size_t cv_padded(size_t n)
 {
     return (n + 15) / 16 * 16;
+}
+
+/* The same for what is read side by side with others of its size: rows of the same number then do not
+ * meet in the same few sets of the first cache. */
+static inline size_t cv_apart(size_t n)
+{
+    enum { MANY = 4096, FLOATS = 80 }; /* five lines */
+    return cv_padded(n) + (n < MANY ? 0 : FLOATS);
 }
 
 /* Fills T, split, lo, hi; leaves the rest. */

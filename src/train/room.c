@@ -1,6 +1,4 @@
 /* room.c - the memory that a lesson works in; see room.h. */
-#include <string.h>
-
 #include "train/room.h"
 
 static size_t member_floats(const cv_room *room)
@@ -16,6 +14,7 @@ void cv_room_close(const corvid_allocator *mem, cv_room *room)
     cv_free(mem, room->members);
     cv_free(mem, room->losses);
     cv_free(mem, room->records);
+    cv_free(mem, room->first_come);
     *room = (cv_room){ .rows = 0 };
 }
 
@@ -31,9 +30,10 @@ corvid_status cv_room_open(const corvid_allocator *mem, size_t members,
     room->members = cv_alloc_huge(mem, members * member_floats(room) * sizeof(float));
     room->losses = cv_alloc(mem, rows, sizeof *room->losses);
     room->records = cv_alloc(mem, members, memory->records);
+    room->first_come = cv_alloc(mem, 1, sizeof *room->first_come);
     room->rows = rows;
     if (room->values && room->gradients && (room->kept || !memory->kept) && room->members &&
-        room->losses && room->records)
+        room->losses && room->records && room->first_come)
         return CORVID_OK;
     cv_room_close(mem, room);
     return cv_fail(err, CORVID_E_MEMORY,
@@ -48,25 +48,26 @@ size_t cv_room_floats(const cv_room *room, size_t members)
 }
 
 void cv_room_enter(const cv_room *room, const cv_member *me, const cv_kernels *kernel,
-                   const cv_taped_weights *weights, bool clear, cv_run *run, cv_tape *tape)
+                   const cv_taped_weights *weights, bool back, cv_run *run, cv_tape *tape)
 {
     float *own = room->members + me->id * member_floats(room);
     *tape = (cv_tape){ .values = room->values,
                        .gradients = room->gradients,
                        .n_values = room->memory.values,
+                       .n_gradients = room->memory.gradients,
                        .weights = weights->values,
                        .weight_gradients = weights->gradients,
                        .n_weights = weights->n,
                        .kept = room->kept,
+                       .first_come = room->first_come,
+                       .op = 1,
                        .own = own,
                        .records = room->records + me->id * room->memory.records,
                        .size = room->memory.records };
     *run = (cv_run){ .kernel = kernel, .me = me, .tape = tape };
     run->common.base = room->values;
     run->matmul = own + cv_padded(room->memory.own);
-    if (!clear) return;
-    size_t lo, hi;
-    cv_share(me, room->memory.gradients, &lo, &hi);
-    memset(room->gradients + lo, 0, (hi - lo) * sizeof *room->gradients);
+    if (!back) return;
+    if (me->id == 0) cv_forget_gradients(tape);
     cv_barrier(me);
 }

@@ -9,6 +9,7 @@ typedef struct cv_room {
     size_t rows;
     float *values, *gradients, *kept, *members, *losses; /* losses [rows] */
     unsigned char *records;
+    cv_first_come *first_come;
 } cv_room;
 
 /* Room for lessons of up to `rows` rows whose memory is as measured.  CORVID_E_MEMORY says how much
@@ -28,9 +29,9 @@ typedef struct cv_taped_weights {
     size_t n;
 } cv_taped_weights;
 
-/* Makes a member's run and tape.  With `clear` the gradients of values become zero, and all members
- * meet. */
+/* Makes a member's run and tape.  `back`: it will be walked back, nobody has come to the gradients
+ * of values, and all members meet. */
 void cv_room_enter(const cv_room *room, const cv_member *me, const cv_kernels *kernel,
-                   const cv_taped_weights *weights, bool clear, cv_run *run, cv_tape *tape);
+                   const cv_taped_weights *weights, bool back, cv_run *run, cv_tape *tape);
 
 #endif

@@ -72,6 +72,7 @@ static void open_lesson(lesson *l, const char *path, size_t threads, bool again)
     read_ids(&l->golden, "tokens", l->tokens, &l->n);
     read_ids(&l->golden, "targets", l->targets, &l->n);
     ASSERT_OK(cv_learner_room(&l->learner, 1, l->n, &err), &err);
+    teacher_spoil(&l->learner.room);
 }
 
 static void close_lesson(lesson *l)

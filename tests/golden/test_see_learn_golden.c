@@ -129,6 +129,7 @@ static double learn(lesson *l)
                             &memory);
     ASSERT_OK(cv_room_open(&cv_libc_allocator, members, &memory, begin, &l->learner.room, &err),
               &err);
+    teacher_spoil(&l->learner.room);
     cv_learner_clear(&l->learner);
     cv_team_run(l->team, walk_back, &w);
     cv_learner_gather(&l->learner);

@@ -448,8 +448,25 @@ static void test_reference(void **state)
     compare("S", back, 1.0, x.S_final, STATE);
 
     assert_true(cv_wkv7_back_scratch(REF_T, REF_N) <= COUNT(scratch));
-    const cv_wkv7_back call = { REF_T, REF_N, REF_N, x.r, w,  x.k, x.v, kk, x.b,    x.gy,
-                                S0,    dr,    dw,    dk,  dv, dkk, db,  dS, scratch };
+    const cv_wkv7_back call = { .T = REF_T,
+                                .N = REF_N,
+                                .ld = REF_N,
+                                .r = x.r,
+                                .w = w,
+                                .k = x.k,
+                                .v = x.v,
+                                .kk = kk,
+                                .b = x.b,
+                                .dy = x.gy,
+                                .S = S0,
+                                .dr = dr,
+                                .dw = dw,
+                                .dk = dk,
+                                .dv = dv,
+                                .dkk = dkk,
+                                .db = db,
+                                .dS = dS,
+                                .scratch = scratch };
     cv_kernels_ref.wkv7_back(&call);
     for (size_t i = 0; i < ROWS; i++) {
         const double s = 1.0 / (1.0 + exp(-x.w_raw[i]));

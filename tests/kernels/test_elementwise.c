@@ -273,7 +273,7 @@ static void check_layer_norm(const cv_kernels *table, cv_rng *rng, size_t n, flo
     fill_normal(rng, x, n, middle, 1.0f);
     fill_normal(rng, w, n, 1.0f, 0.5f);
     fill_normal(rng, b, n, 0.0f, 0.5f);
-    table->layer_norm(n, x, w, b, eps, y);
+    table->layer_norm(n, x, w, b, eps, NULL, y);
 
     double mean = 0.0, var = 0.0, largest = 0.0;
     for (size_t i = 0; i < n; i++) {
@@ -296,10 +296,15 @@ static void check_layer_norm(const cv_kernels *table, cv_rng *rng, size_t n, flo
             fail_msg("%s: layer_norm of %zu around %g: [%zu] is %.9g, expected %.9g within %.2g",
                      table_name(table), n, (double)middle, i, (double)y[i], exact, bound);
     }
-    float copy[MOST];
+    float copy[MOST], xh[MOST];
     memcpy(copy, y, n * sizeof *y);
-    table->layer_norm(n, x, w, b, eps, x);
+    const float scale = table->layer_norm(n, x, w, b, eps, xh, x);
     assert_true(same_bits(copy, x, n));
+    assert_true(fabs((double)scale - s) <=
+                s * (1.0 + mean_off * s) * mean_off * s + ROUNDING * s * ((double)n / 4.0 + 8.0));
+    for (size_t i = 0; i < n; i++)
+        assert_true(fabs((double)(xh[i] * w[i] + b[i] - y[i])) <=
+                    4.0 * ROUNDING * (fabs((double)(xh[i] * w[i])) + fabs((double)b[i])));
 }
 
 static void test_layer_norm(void **state)
@@ -328,11 +333,11 @@ static void test_layer_norm_degenerate(void **state)
                 w[i] = 2.0f;
                 b[i] = (float)i;
             }
-            table->layer_norm(n, x, w, b, 1e-5f, y);
+            table->layer_norm(n, x, w, b, 1e-5f, NULL, y);
             for (size_t i = 0; i < n; i++)
                 assert_true(fabsf(y[i] - b[i]) <= 1e-3f);
             x[n / 2] = NAN;
-            table->layer_norm(n, x, w, b, 1e-5f, y);
+            table->layer_norm(n, x, w, b, 1e-5f, NULL, y);
             for (size_t i = 0; i < n; i++)
                 assert_true(isnan(y[i]));
         }

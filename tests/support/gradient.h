@@ -3,7 +3,8 @@
  * For the tests that are compiled in double: there `float` means double, and the kernels are those
  * of ref.c.  A test lays out arrays, says which of them are inputs and outputs, and hands over a
  * function that calls the op as every member of a team would.  The loss is the sum of the outputs
- * times random numbers; gradients of inputs start at random numbers, because they are added to. */
+ * times random numbers.  Gradients of inputs start at random numbers, because they are added to; then
+ * once more at NaN, because of values that nobody came to before. */
 #ifndef TEST_GRADIENT_H
 #define TEST_GRADIENT_H
 
@@ -129,10 +130,9 @@ static inline void gradient_open_grids(gradient *g, const char *title, uint64_t 
     gradient_open(g, title, seed, lengths, n_grids, 0);
     g->n_grids = n_grids;
     for (size_t i = 0; i < n_grids; i++)
-        g->grids[i] = (cv_grid){ .begin = g->sequences[i].begin,
-                                 .n = lengths[i],
-                                 .h = sides[i][0],
-                                 .w = sides[i][1] };
+        g->grids[i] = (cv_grid){
+            .begin = g->sequences[i].begin, .n = lengths[i], .h = sides[i][0], .w = sides[i][1]
+        };
 }
 
 static inline void gradient_close(gradient *g)
@@ -151,9 +151,9 @@ static inline void gradient_close(gradient *g)
 static inline float *grad_place(gradient *g, const char *name, grad_kind kind, float *block,
                                 size_t *used, size_t n, double lo, double hi)
 {
-    assert_true(*used + n + 16 <= GRAD_ROOM && g->n_arrays < GRAD_ARRAYS);
+    assert_true(*used + cv_apart(n) <= GRAD_ROOM && g->n_arrays < GRAD_ARRAYS);
     float *x = block + *used;
-    *used += (n + 15) / 16 * 16;
+    *used += cv_apart(n);
     for (size_t i = 0; i < n; i++)
         x[i] = grad_uniform(&g->seed, lo, hi);
     g->arrays[g->n_arrays++] = (grad_array){ .name = name,
@@ -195,11 +195,45 @@ static inline size_t grad_index(const gradient *g, const float *x)
 
 typedef struct grad_pass {
     gradient *g;
-    bool back;
+    bool back, fresh; /* fresh: nobody came to the gradients of values before */
+    cv_first_come first_come;
     float *own[GRAD_MEMBERS], *matmul[GRAD_MEMBERS];
     unsigned char *records[GRAD_MEMBERS];
     bool full[GRAD_MEMBERS];
 } grad_pass;
+
+static inline bool grad_is_value(const gradient *g, const grad_array *array)
+{
+    return grad_index(g, array->x) < GRAD_ROOM;
+}
+
+/* Gradients that nobody came to, but those of outputs. */
+static inline void grad_seed_fresh(gradient *g, cv_first_come *first_come)
+{
+    size_t places = 0;
+    for (size_t i = 0; i < g->n_values; i++)
+        g->gradients[i] = NAN;
+    for (size_t a = 0; a < g->n_arrays; a++) {
+        const grad_array *array = &g->arrays[a];
+        const bool output = array->kind == GRAD_OUTPUT;
+        float *d = grad_of(g, array->x);
+        for (size_t i = 0; output && i < array->n; i++)
+            d[i] = g->cotangents[grad_index(g, array->x) + i];
+        for (size_t i = 0; !grad_is_value(g, array) && i < array->n; i++)
+            d[i] = 0.0;
+        if (grad_is_value(g, array)) atomic_store(&first_come->first[places++], output);
+    }
+}
+
+static inline void grad_tell_places(const gradient *g, cv_first_come *first_come, cv_tape *tape)
+{
+    tape->first_come = first_come;
+    tape->n_gradients = g->n_values;
+    tape->op = 1;
+    for (size_t a = 0; a < g->n_arrays; a++)
+        if (grad_is_value(g, &g->arrays[a]))
+            tape->begins[tape->n_places++] = grad_index(g, g->arrays[a].x);
+}
 
 /* Gradients of outputs, and what those of inputs begin with. */
 static inline void grad_seed_gradients(gradient *g)
@@ -235,12 +269,16 @@ static inline void grad_member(const cv_member *me, void *arg)
                    .n_grids = g->n_grids,
                    .matmul = pass->matmul[me->id],
                    .tape = pass->back ? &tape : NULL };
+    if (pass->fresh) grad_tell_places(g, &pass->first_come, &tape);
     cv_run_rows(&run, g->T);
     g->op(&run, g->arg);
     cv_barrier(me);
     if (!pass->back) return;
     pass->full[me->id] = tape.full;
-    if (me->id == 0) grad_seed_gradients(g);
+    if (me->id == 0 && pass->fresh)
+        grad_seed_fresh(g, &pass->first_come);
+    else if (me->id == 0)
+        grad_seed_gradients(g);
     cv_barrier(me);
     cv_walk_back(&run);
 }
@@ -332,6 +370,21 @@ static inline void grad_differences(gradient *g, grad_pass *pass)
     cv_team_free(team);
 }
 
+/* With so many members. */
+static inline void grad_check_team(gradient *g, grad_pass *pass, size_t members)
+{
+    cv_team *team;
+    corvid_error err;
+    ASSERT_OK(cv_team_new(&cv_libc_allocator, members, &team, &err), &err);
+    memcpy(g->start_gradient, g->start_before,
+           g->n_sequences * g->state_size * sizeof *g->start_gradient);
+    grad_run(g, team, pass);
+    cv_team_free(team);
+    for (size_t m = 0; m < members; m++)
+        assert_false(pass->full[m]);
+    grad_compare_all(g, members);
+}
+
 /* Walks the op back with 1 to 3 members, and compares what each team finds. */
 static inline void gradient_check(gradient *g, void (*op)(const cv_run *run, void *arg), void *arg)
 {
@@ -354,18 +407,12 @@ static inline void gradient_check(gradient *g, void (*op)(const cv_run *run, voi
     pass.back = true;
     for (size_t i = 0; g->no_start_gradient && i < g->n_sequences; i++)
         g->sequences[i].start_gradient = NULL;
-    for (size_t members = 1; members <= GRAD_MEMBERS; members++) {
-        cv_team *team;
-        corvid_error err;
-        ASSERT_OK(cv_team_new(&cv_libc_allocator, members, &team, &err), &err);
-        memcpy(g->start_gradient, g->start_before,
-               g->n_sequences * g->state_size * sizeof *g->start_gradient);
-        grad_run(g, team, &pass);
-        cv_team_free(team);
-        for (size_t m = 0; m < members; m++)
-            assert_false(pass.full[m]);
-        grad_compare_all(g, members);
-    }
+    for (size_t members = 1; members <= GRAD_MEMBERS; members++)
+        grad_check_team(g, &pass, members);
+    memset(g->before, 0, 2 * GRAD_ROOM * sizeof *g->before);
+    pass.fresh = true;
+    for (size_t members = 1; members <= GRAD_MEMBERS; members++)
+        grad_check_team(g, &pass, members);
     print_message("%-44s largest error %.1e\n", g->title, g->worst);
 
     for (size_t m = 0; m < GRAD_MEMBERS; m++) {

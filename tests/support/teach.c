@@ -1,6 +1,7 @@
 /* teach.c - optimiser steps on a learner; see teach.h. */
 #include "teach.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "support.h"
@@ -62,4 +63,10 @@ double teacher_step(teacher *t, double lr)
     cv_team_run(t->learner->team, work, &u);
     cv_learner_publish(t->learner);
     return u.report.norm;
+}
+
+void teacher_spoil(cv_room *room)
+{
+    for (size_t i = 0; i < room->memory.gradients; i++)
+        room->gradients[i] = NAN;
 }

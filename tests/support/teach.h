@@ -23,4 +23,7 @@ void teacher_close(teacher *t);
 /* One step from the gradients that are there; returns their norm before clipping. */
 double teacher_step(teacher *t, double lr);
 
+/* Makes all gradients of values NaN: nothing may be read before a step sets it. */
+void teacher_spoil(cv_room *room);
+
 #endif

@@ -176,7 +176,7 @@ static void start_sequences(job *j)
 static void compute(const shape *s, const cv_kernels *kernel, size_t members, bool aft,
                     outcome *out)
 {
-    const size_t T = tokens_of(s), n = T * s->A, each = cv_padded(n);
+    const size_t T = tokens_of(s), n = T * s->A, each = cv_apart(n);
     job j = { .s = s, .kernel = kernel, .aft = aft, .T = T, .n_values = 4 * each };
     cv_team *team;
     corvid_error err;
