@@ -25,18 +25,23 @@ static bool keeps_input(cv_act act)
     return act == CV_ACT_SILU || act == CV_ACT_GELU;
 }
 
-/* Panels [lo, hi) of one product, and what follows on them. */
-static void panels(const cv_run *run, const cv_linear *job, size_t lo, size_t hi)
+/* What a member does of a product: rows [first, last) of panels [lo, hi). */
+typedef struct part {
+    size_t first, last, lo, hi;
+} part;
+
+/* One product, and what follows on it. */
+static void product(const cv_run *run, const cv_linear *job, const part *p)
 {
     const cv_matrix *W = job->W;
     const size_t ldx = job->ldx ? job->ldx : W->cols;
-    const size_t begin = lo * CV_PANEL, end = hi * CV_PANEL < W->rows ? hi * CV_PANEL : W->rows;
-    for (size_t t = 0; job->bias && t < run->T; t++)
+    const size_t begin = p->lo * CV_PANEL, end = cv_smaller(p->hi * CV_PANEL, W->rows);
+    for (size_t t = p->first; job->bias && t < p->last; t++)
         memcpy(job->y + t * W->rows + begin, job->bias + begin, (end - begin) * sizeof *job->bias);
-    run->kernel->matmul(W, lo, hi, run->T, job->x, ldx, job->y, W->rows, job->add || job->bias,
-                        run->matmul);
+    run->kernel->matmul(W, p->lo, p->hi, p->last - p->first, job->x + p->first * ldx, ldx,
+                        job->y + p->first * W->rows, W->rows, job->add || job->bias, run->matmul);
 
-    for (size_t t = 0; t < run->T; t++) {
+    for (size_t t = p->first; t < p->last; t++) {
         float *y = job->y + t * W->rows;
         if (run->tape && keeps_input(job->act))
             memcpy(cv_memory_of(run, job->y, W->rows) + t * W->rows + begin, y + begin,
@@ -54,22 +59,43 @@ static size_t panel_count(const cv_matrix *W)
 
 static void record_product(const cv_run *run, const cv_linear *job);
 
-void cv_linear_all(const cv_run *run, const cv_linear *list, size_t n)
+/* All panels of all products are one list, of which each member does its share. */
+static void share_panels(const cv_run *run, const cv_linear *list, size_t n, size_t total)
 {
-    size_t total = 0, lo, hi;
-    for (size_t i = 0; i < n; i++)
-        total += panel_count(list[i].W);
+    size_t lo, hi, first = 0; /* first: panels of the products before this one */
     cv_share(run->me, total, &lo, &hi);
-
-    size_t first = 0; /* panels of the products before this one */
     for (size_t i = 0; i < n; i++) {
-        size_t count = panel_count(list[i].W);
-        size_t a = lo > first ? lo - first : 0;
-        size_t b = hi > first ? hi - first : 0;
-        if (b > count) b = count;
-        if (a < b) panels(run, &list[i], a, b);
+        const size_t count = panel_count(list[i].W);
+        const part p = { .first = 0,
+                         .last = run->T,
+                         .lo = lo > first ? lo - first : 0,
+                         .hi = cv_smaller(hi > first ? hi - first : 0, count) };
+        if (p.lo < p.hi) product(run, &list[i], &p);
         first += count;
     }
+}
+
+/* Each member does all products for its share of the rows. */
+static void share_rows(const cv_run *run, const cv_linear *list, size_t n)
+{
+    part p = { .lo = 0 };
+    cv_share(run->me, run->T, &p.first, &p.last);
+    for (size_t i = 0; i < n && p.first < p.last; i++) {
+        p.hi = panel_count(list[i].W);
+        product(run, &list[i], &p);
+    }
+}
+
+void cv_linear_all(const cv_run *run, const cv_linear *list, size_t n)
+{
+    size_t total = 0;
+    for (size_t i = 0; i < n; i++)
+        total += panel_count(list[i].W);
+    /* Members that share panels all read the inputs; those that share rows, the weights. */
+    if (run->T > total * CV_PANEL)
+        share_rows(run, list, n);
+    else
+        share_panels(run, list, n, total);
     for (size_t i = 0; run->tape && i < n; i++)
         record_product(run, &list[i]);
 }
@@ -80,7 +106,8 @@ void cv_linear_part(const cv_run *run, const cv_matrix *W, size_t lo, size_t hi,
     if (lo >= hi && !run->tape) return;
     cv_linear job = { .W = W, .x = x, .y = y };
     if (run->tape) record_product(run, &job);
-    panels(run, &job, lo / CV_PANEL, (hi + CV_PANEL - 1) / CV_PANEL);
+    const part p = { 0, run->T, lo / CV_PANEL, (hi + CV_PANEL - 1) / CV_PANEL };
+    product(run, &job, &p);
 }
 
 /* ---- Back ------------------------------------------------------------------------------------ */
@@ -164,11 +191,21 @@ void cv_product_back(const cv_run *run, const cv_matrix *W, const float *x, size
     if (dx && n)
         run->kernel->matmul(turned, 0, panel_count(turned), n, dy + run->lo * W->rows, W->rows,
                             dx + run->lo * ldx, ldx, add, run->matmul);
-    cv_own_columns(run, W->rows, &lo, &hi);
+    if (db) {
+        cv_own_columns(run, W->rows, &lo, &hi);
+        add_rows(run->T, hi - lo, dy + lo, W->rows, db + lo);
+    }
+    /* All members read the shorter side of the gradient. */
+    const bool by_rows = W->rows >= W->cols;
+    cv_own_columns(run, by_rows ? W->rows : W->cols, &lo, &hi);
     if (lo >= hi) return;
-    if (db) add_rows(run->T, hi - lo, dy + lo, W->rows, db + lo);
-    run->kernel->outer(run->T, hi - lo, W->cols, dy + lo, W->rows, x, ldx,
-                       W->trained->gradient + lo * W->cols, W->cols, W->rounded, run->tape->own);
+    float *dW = W->trained->gradient;
+    if (by_rows)
+        run->kernel->outer(run->T, hi - lo, W->cols, dy + lo, W->rows, x, ldx, dW + lo * W->cols,
+                           W->cols, W->rounded, run->tape->own);
+    else
+        run->kernel->outer(run->T, W->rows, hi - lo, dy, W->rows, x + lo, ldx, dW + lo, W->cols,
+                           W->rounded, run->tape->own);
 }
 
 static void back(const cv_run *run, const void *record)
