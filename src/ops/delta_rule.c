@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/wide.h"
+#include "kernels/arriving.h"
 #include "ops/delta_rule.h"
 
 /* What every op here is called for. */
@@ -105,9 +106,12 @@ static void keys_back(const cv_run *run, const void *record)
                          .dk_a = cv_gradient(run, p->k_a) };
     w.dk = cv_gradient_into(run, p->k, run->T * h->A, &w.add_k);
     w.da = cv_gradient_into(run, p->a, run->T * h->A, &w.add_a);
+    const float *const rows[] = { p->k, p->a, p->kk, w.dkk, w.db, w.dkey };
     for (size_t t = 0; t < run->T; t++)
-        for (size_t c = h->lo * h->N; c < h->hi * h->N; c += h->N)
+        for (size_t c = h->lo * h->N; c < h->hi * h->N; c += h->N) {
+            cv_fetch_ahead(rows, sizeof rows / sizeof *rows, t * h->A + c, h->A, h->N);
             keys_row_back(run, h->N, p, &w, c, t * h->A + c);
+        }
 }
 
 void cv_keys7_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A,
@@ -115,9 +119,12 @@ void cv_keys7_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A,
 {
     keys_record *r = cv_record(run, keys_back, sizeof *r);
     if (r) *r = (keys_record){ { lo, hi, N, A }, *keys };
+    const float *const rows[] = { keys->k, keys->a };
     for (size_t t = 0; t < run->T; t++)
-        for (size_t c = lo * N; c < hi * N; c += N)
+        for (size_t c = lo * N; c < hi * N; c += N) {
+            cv_fetch_ahead(rows, sizeof rows / sizeof *rows, t * A + c, A, N);
             keys_row(run->kernel, N, keys, c, t * A + c);
+        }
 }
 
 /* ---- Bonus ----------------------------------------------------------------------------------- */
@@ -207,9 +214,11 @@ static void bonus_back(const cv_run *run, const void *record)
     w.dv = cv_gradient_into(run, p->v, all, &w.add_v);
     w.dg = cv_gradient_into(run, p->g, all, &w.add_g);
     w.dn = cv_gradient_into(run, p->n, all, &w.add_n);
+    const float *const rows[] = { p->r, p->k, p->v, p->g, p->n, w.d };
     for (size_t t = 0; t < run->T; t++)
         for (size_t c = r->heads.lo * N; c < r->heads.hi * N; c += N) {
             const size_t at = t * A + c;
+            cv_fetch_ahead(rows, sizeof rows / sizeof *rows, at, A, N);
             const float weight = dot3(run->kernel, N, p->r + at, p->k + at, p->r_k + c);
             const float dweight = dot3(run->kernel, N, w.d + at, p->g + at, p->v + at);
             bonus_rest_back(N, p, c, at, weight, dweight, &w);
@@ -221,9 +230,12 @@ void cv_bonus7_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A
 {
     bonus_record *r = cv_record(run, bonus_back, sizeof *r);
     if (r) *r = (bonus_record){ { lo, hi, N, A }, *bonus };
+    const float *const rows[] = { bonus->r, bonus->k, bonus->v, bonus->g, bonus->n };
     for (size_t t = 0; t < run->T; t++)
-        for (size_t c = lo * N; c < hi * N; c += N)
+        for (size_t c = lo * N; c < hi * N; c += N) {
+            cv_fetch_ahead(rows, sizeof rows / sizeof *rows, t * A + c, A, N);
             bonus_row(run->kernel, N, bonus, c, t * A + c);
+        }
 }
 
 /* ---- Recurrence ------------------------------------------------------------------------------ */

@@ -1,5 +1,6 @@
 /* elementwise.c - number by number, and back; see elementwise.h. */
 #include "base/wide.h"
+#include "kernels/arriving.h"
 #include "ops/elementwise.h"
 
 /* ---- Biased curves --------------------------------------------------------------------------- */
@@ -47,8 +48,10 @@ static void biased_back(const cv_run *run, const void *record)
     const biased_record *r = record;
     const float *inner = cv_memory_of(run, r->y, r->A);
     float *dy = cv_gradient(run, r->y), *db = cv_gradient(run, r->bias);
+    const float *const rows[] = { r->y, inner, dy };
     for (size_t t = 0; t < run->T; t++) {
         const size_t at = t * r->A + r->begin, n = r->end - r->begin;
+        cv_fetch_ahead(rows, sizeof rows / sizeof *rows, at, r->A, n);
         curve_back(r->f, n, r->y + at, inner + at, dy + at);
         if (db) add_row(n, dy + at, db + r->begin);
     }
@@ -81,8 +84,10 @@ void cv_biased(const cv_run *run, cv_curve f, size_t begin, size_t end, size_t A
     biased_record *r = cv_record(run, biased_back, sizeof *r);
     if (r) *r = (biased_record){ f, begin, end, A, bias, y };
     float *inner = r ? cv_memory_of(run, y, A) : NULL;
+    const float *const rows[] = { y };
     for (size_t t = 0; t < run->T; t++) {
         float *row = y + t * A;
+        cv_fetch_ahead(rows, 1, t * A + begin, A, end - begin);
         add_row(end - begin, bias + begin, row + begin);
         if (r) remember(run->kernel, f, end - begin, row + begin, inner + t * A + begin);
         curve(run->kernel, f, end - begin, row + begin);
@@ -181,8 +186,10 @@ static void blend_back(const cv_run *run, const void *record)
     float *dv = cv_gradient_into(run, r->v, all, &add_v);
     float *dfirst = cv_gradient_into(run, r->first, all, &add_first);
     float *dshare = cv_gradient_into(run, r->share, all, &add_share);
+    const float *const rows[] = { d, r->v, r->first, r->share, dfirst };
     for (size_t t = 0; t < run->T; t++) {
         const size_t at = t * r->A + r->begin;
+        cv_fetch_ahead(rows, sizeof rows / sizeof *rows, at, r->A, r->end - r->begin);
         blend_row_back(r->end - r->begin, d + at, r->v + at, r->first + at, r->share + at, add_v,
                        add_first, add_share, dv + at, dfirst + at, dshare + at);
     }
@@ -193,8 +200,10 @@ void cv_blend(const cv_run *run, size_t begin, size_t end, size_t A, const float
 {
     blend_record *r = cv_record(run, blend_back, sizeof *r);
     if (r) *r = (blend_record){ begin, end, A, v, first, share, out };
+    const float *const rows[] = { v, first, share };
     for (size_t t = 0; t < run->T; t++) {
         const size_t at = t * A + begin;
+        cv_fetch_ahead(rows, sizeof rows / sizeof *rows, at, A, end - begin);
         blend_row(end - begin, v + at, first + at, share + at, out + at);
     }
 }

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/arriving.h"
 #include "ops/delta_rule.h"
 #include "ops/heads.h"
 
@@ -328,9 +329,11 @@ static void group_back(const cv_run *run, const void *record)
     float *dw = cv_gradient(run, r->norm.w), *db = cv_gradient(run, r->norm.b);
     const size_t lo = r->lo * N, hi = r->hi * N;
     if (dw && db) cv_norm_sums(run->T, hi - lo, A, dn + lo, xh + lo, dw + lo, db + lo);
+    const float *const rows[] = { xh, dn };
     for (size_t t = 0; t < run->T; t++)
         for (size_t h = r->lo; h < r->hi; h++) {
             const size_t at = t * A + h * N;
+            cv_fetch_ahead(rows, sizeof rows / sizeof *rows, at, A, N);
             run->kernel->layer_norm_back(N, xh + at, scale[t * (A / N) + h], r->norm.w + h * N,
                                          dn + at, add, dy + at);
         }
@@ -342,9 +345,11 @@ void cv_group_norm(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, 
     group_record *r = cv_record(run, group_back, sizeof *r);
     if (r) *r = (group_record){ lo, hi, N, A, norm, y, n };
     float *xh = r ? cv_memory_of(run, n, A) : NULL;
+    const float *const rows[] = { y };
     for (size_t t = 0; t < run->T; t++)
         for (size_t h = lo; h < hi; h++) {
             const size_t c = h * N, at = t * A + c;
+            cv_fetch_ahead(rows, 1, at, A, N);
             const float scale = run->kernel->layer_norm(N, y + at, norm.w + c, norm.b + c, eps,
                                                         xh ? xh + at : NULL, n + at);
             if (xh) xh[run->T * A + t * (A / N) + h] = scale;

@@ -18,11 +18,14 @@ CV_WIDE
 void cv_norm_sums(size_t T, size_t n, size_t ld, const float *restrict dy, const float *restrict xh,
                   float *restrict dw, float *restrict db)
 {
-    for (size_t t = 0; t < T; t++)
+    const float *const rows[] = { dy, xh };
+    for (size_t t = 0; t < T; t++) {
+        cv_fetch_ahead(rows, 2, t * ld, ld, n);
         for (size_t c = 0; c < n; c++) {
             dw[c] += dy[t * ld + c] * xh[t * ld + c];
             db[c] += dy[t * ld + c];
         }
+    }
 }
 
 static void norm_back(const cv_run *run, const void *record)

@@ -73,7 +73,7 @@ static inline size_t cv_padded(size_t n)
  * meet in the same few sets of the first cache. */
 static inline size_t cv_apart(size_t n)
 {
-    enum { MANY = 4096, FLOATS = 80 }; /* five lines */
+    enum { MANY = 4096, FLOATS = 96 }; /* six lines */
     return cv_padded(n) + (n < MANY ? 0 : FLOATS);
 }
 
