@@ -26,9 +26,9 @@ story() {
 
 pictures() {
     "$corvid" train vision --data "$data/images/cifar10/cifar10-jpeg.tar.gz" --size 32 --patch 4 \
-        --augment small --layers 6 --dim 128 --batch 128 -n 13000 --lr 1e-3 --lr-final 1e-5 \
-        --warmup 300 --ema 0.998 --type bf16 --eval-every 500 --eval-pictures 0 --save-every 500 \
-        --seed 1 --threads "$threads" --out "$folder/pictures" --resume
+        --augment small --cutmix 0.4 --drop-path 0.05 --layers 6 --dim 128 --batch 128 -n 18000 \
+        --lr 1.5e-3 --lr-final 1e-5 --warmup 500 --ema 0.998 --type bf16 --eval-every 1000 \
+        --eval-pictures 0 --save-every 500 --seed 1 --threads "$threads" --out "$folder/pictures" --resume
 }
 
 case ${1:-} in
