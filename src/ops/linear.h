@@ -51,7 +51,7 @@ void cv_linear_part(const cv_run *run, const cv_matrix *W, size_t lo, size_t hi,
 
 /* Back through y = W x + b for all rows of the run, given the gradient dy [T][W->rows], complete:
  * dx = W^T dy for this member's rows, or with `add` dx += W^T dy; dW += dy^T x and db += sum dy for
- * its outputs.  dx, db may be NULL. */
+ * its share of them.  dx, db may be NULL. */
 void cv_product_back(const cv_run *run, const cv_matrix *W, const float *x, size_t ldx,
                      const float *dy, float *dx, bool add, float *db);
 

@@ -152,13 +152,13 @@ typedef struct mix_record {
 
 /* Row t:  dz = g (1 - mu);  dshifted = g mu. */
 CV_WIDE
-static void mix_row_back(size_t C, const float *restrict g, const float *restrict mu,
-                         float *restrict dz, float *restrict dshifted)
+static void mix_row_back(size_t C, const float *restrict g, const float *restrict mu, bool add_z,
+                         bool add_shifted, float *restrict dz, float *restrict dshifted)
 {
-    for (size_t c = 0; c < C; c++) {
-        dz[c] += g[c] * (1.0f - mu[c]);
-        dshifted[c] += g[c] * mu[c];
-    }
+    for (size_t c = 0; c < C; c++)
+        dz[c] = (add_z ? dz[c] : 0.0f) + g[c] * (1.0f - mu[c]);
+    for (size_t c = 0; c < C; c++)
+        dshifted[c] = (add_shifted ? dshifted[c] : 0.0f) + g[c] * mu[c];
 }
 
 CV_WIDE
@@ -175,13 +175,17 @@ static void mix_back(const cv_run *run, const void *record)
     const mix_record *r = record;
     const size_t C = r->C;
     const float *g = cv_gradient(run, r->mix.y), *mu = r->mix.mu;
-    float *dz = cv_gradient(run, r->z), *dshifted = cv_gradient(run, r->shifted);
     float *dmu = mu ? cv_gradient(run, mu) : NULL;
+    bool add_z, add_shifted = true;
+    float *dz = cv_gradient_into(run, r->z, run->T * C, &add_z);
+    float *dshifted = mu ? cv_gradient_into(run, r->shifted, run->T * C, &add_shifted) : NULL;
     for (size_t t = run->lo; t < run->hi; t++)
         if (mu)
-            mix_row_back(C, g + t * C, mu, dz + t * C, dshifted + t * C);
-        else
+            mix_row_back(C, g + t * C, mu, add_z, add_shifted, dz + t * C, dshifted + t * C);
+        else if (add_z)
             add(C, g + t * C, dz + t * C);
+        else
+            memcpy(dz + t * C, g + t * C, C * sizeof *dz);
     size_t lo, hi;
     cv_own_columns(run, C, &lo, &hi);
     for (size_t at = lo; dmu && at < run->T * C; at += C)

@@ -16,6 +16,11 @@ static void add(const cv_run *run, size_t C, const float *from, float *to)
     add_numbers((run->hi - run->lo) * C, from + run->lo * C, to + run->lo * C);
 }
 
+static void copy(const cv_run *run, size_t C, const float *from, float *to)
+{
+    memcpy(to + run->lo * C, from + run->lo * C, (run->hi - run->lo) * C * sizeof *to);
+}
+
 /* ---- Scaled ---------------------------------------------------------------------------------- */
 
 typedef struct scale_record {
@@ -31,6 +36,17 @@ static float share_of(const cv_run *run, const float *keep, size_t t, size_t *pi
     while (t >= run->grids[*picture].begin + run->grids[*picture].n)
         ++*picture;
     return keep[*picture];
+}
+
+/* One row: to = share gamma from. */
+CV_WIDE
+static void set_scaled(size_t C, const float *restrict gamma, float share,
+                       const float *restrict from, float *restrict to)
+{
+    for (size_t c = 0; gamma && c < C; c++)
+        to[c] = share * gamma[c] * from[c];
+    for (size_t c = 0; !gamma && c < C; c++)
+        to[c] = share * from[c];
 }
 
 /* One row: to += share gamma from. */
@@ -64,10 +80,17 @@ static void scale_back(const cv_run *run, const void *record)
     const scale_record *r = record;
     const size_t C = r->C;
     const float *dx = cv_gradient(run, r->x);
-    float *dy = cv_gradient(run, r->y), *dgamma = r->gamma ? cv_gradient(run, r->gamma) : NULL;
+    float *dgamma = r->gamma ? cv_gradient(run, r->gamma) : NULL;
+    bool add;
+    float *dy = cv_gradient_into(run, r->y, run->T * C, &add);
     size_t picture = 0, lo, hi;
-    for (size_t t = run->lo; t < run->hi; t++)
-        add_scaled(run, C, r->gamma, share_of(run, r->keep, t, &picture), dx + t * C, dy + t * C);
+    for (size_t t = run->lo; t < run->hi; t++) {
+        const float share = share_of(run, r->keep, t, &picture);
+        if (add)
+            add_scaled(run, C, r->gamma, share, dx + t * C, dy + t * C);
+        else
+            set_scaled(C, r->gamma, share, dx + t * C, dy + t * C);
+    }
     picture = 0;
     cv_own_columns(run, C, &lo, &hi);
     for (size_t t = 0; dgamma && t < run->T; t++) {
@@ -99,7 +122,13 @@ typedef struct rows_record {
 static void rows_back(const cv_run *run, const void *record)
 {
     const rows_record *r = record;
-    add(run, r->C, cv_gradient(run, r->to), cv_gradient(run, r->from));
+    const float *dto = cv_gradient(run, r->to);
+    bool adds;
+    float *dfrom = cv_gradient_into(run, r->from, run->T * r->C, &adds);
+    if (adds)
+        add(run, r->C, dto, dfrom);
+    else
+        copy(run, r->C, dto, dfrom);
 }
 
 static void record_rows(const cv_run *run, size_t C, const float *from, float *to)
@@ -111,7 +140,7 @@ static void record_rows(const cv_run *run, size_t C, const float *from, float *t
 void cv_copy_rows(const cv_run *run, size_t C, const float *x, float *z)
 {
     record_rows(run, C, x, z);
-    memcpy(z + run->lo * C, x + run->lo * C, (run->hi - run->lo) * C * sizeof *z);
+    copy(run, C, x, z);
 }
 
 void cv_add_rows(const cv_run *run, size_t C, const float *a, float *y)

@@ -166,7 +166,7 @@ static void record_shift(const cv_run *run, size_t n, const float *z, size_t sta
 {
     shift_record *r = cv_record(run, shift_back, sizeof *r);
     if (!r) return;
-    *r = (shift_record){ n, state_offset, z, n_mixes, { { NULL } } };
+    *r = (shift_record){ .n = n, .state_offset = state_offset, .z = z, .n_mixes = n_mixes };
     memcpy(r->mixes, mixes, n_mixes * sizeof *mixes);
 }
 

@@ -54,8 +54,7 @@ typedef struct cv_run {
     size_t lo, hi; /* the rows this member computes in row-wise work */
     cv_buffers common, own;
     float *matmul; /* scratch of cv_matmul_scratch(T) */
-    const float
-        *keep; /* [2 L][n_grids] what dropping paths leaves of each branch of a picture; NULL:
+    const float *keep; /* [2 L][n_grids] what dropping paths leaves of each branch of a picture; NULL:
                           all of it */
     struct cv_tape *tape; /* NULL: nothing is recorded (tape.h) */
 } cv_run;
@@ -70,7 +69,7 @@ static inline size_t cv_padded(size_t n)
 }
 
 /* The same for what is read side by side with others of its size: rows of the same number then do not
- * meet in the same few sets of the first cache. */
+ * meet in the same few sets of the first cache.  Lines come in pairs. */
 static inline size_t cv_apart(size_t n)
 {
     enum { MANY = 4096, FLOATS = 96 }; /* six lines */

@@ -43,8 +43,8 @@ typedef struct cv_tape {
     const float *weights;
     float *weight_gradients;
     size_t n_weights;
-    float *kept; /* [L][T][C]: what went into each layer, where layers are computed again on the
-                       way back; NULL where everything is still there */
+    float *kept; /* [L][T][C]: what went into each layer, where layers are computed again on the way
+                    back; NULL where everything is still there */
     cv_first_come *first_come; /* NULL: gradients of buffers are there already, and are added to */
 
     size_t begins[CV_PLACES], n_places; /* where each of them begins; in order */
