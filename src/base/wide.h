@@ -28,9 +28,9 @@
 #define CV_WIDE_PART static inline __attribute__((always_inline))
 
 /* The sum of CV_LANES sums. */
-CV_WIDE_PART float cv_lanes_sum(const float *lanes)
+CV_WIDE_PART double cv_lanes_sum(const double *lanes)
 {
-    float sum = 0.0f;
+    double sum = 0.0;
     for (size_t i = 0; i < CV_LANES; i++)
         sum += lanes[i];
     return sum;

@@ -74,16 +74,14 @@ static void piece_pass(piece *p)
 CV_WIDE
 static double sum_of_squares(const float *g, size_t n)
 {
-    double s[CV_LANES] = { 0.0 }, sum = 0.0;
+    double s[CV_LANES] = { 0.0 };
     size_t i = 0;
     for (; i + CV_LANES <= n; i += CV_LANES)
         for (size_t j = 0; j < CV_LANES; j++)
             s[j] += (double)g[i + j] * (double)g[i + j];
     for (; i < n; i++)
         s[0] += (double)g[i] * (double)g[i];
-    for (size_t j = 0; j < CV_LANES; j++)
-        sum += s[j];
-    return sum;
+    return cv_lanes_sum(s);
 }
 
 /* The squares of floats do not overflow in double, so a sum that is not finite has a number in it
