@@ -3,6 +3,7 @@
 
 #include "engine/engine.h"
 #include "ops/count.h"
+#include "ops/logit_row.h"
 
 /* ---- Streams --------------------------------------------------------------------------------- */
 
@@ -111,19 +112,15 @@ static void pack(pass *p, cv_feed *f)
 double cv_log_probability(const cv_kernels *kernel, const float *logits, size_t V, int32_t token,
                           unsigned char *greedy)
 {
-    float top = logits[0];
-    size_t best = 0;
-    for (size_t i = 1; i < V; i++)
-        if (logits[i] > top) top = logits[best = i];
+    const size_t best = cv_best_logit(V, logits);
+    const float top = logits[best];
     double sum = 0.0;
     for (size_t i = 0; i < V; i += 256) {
         float e[256];
         const size_t n = V - i < 256 ? V - i : 256;
-        for (size_t j = 0; j < n; j++)
-            e[j] = logits[i + j] - top;
+        cv_below(n, logits + i, top, e);
         kernel->exp(n, e, e);
-        for (size_t j = 0; j < n; j++)
-            sum += (double)e[j];
+        sum += cv_sum_of(n, e);
     }
     if (greedy) *greedy = best == (size_t)token;
     return (double)logits[token] - (double)top - __builtin_log(sum);

@@ -4,76 +4,8 @@
  * they are made, used and forgotten CV_LOSS_ROWS at a time. */
 #include <math.h>
 
-#include "base/smaller.h"
-#include "base/wide.h"
+#include "ops/logit_row.h"
 #include "ops/loss.h"
-
-/* ---- A row of logits: as many as the vocabulary has tokens -------------------------------------- */
-
-CV_WIDE
-static float largest(size_t n, const float *x)
-{
-    float top[CV_LANES];
-    for (size_t j = 0; j < CV_LANES; j++)
-        top[j] = -INFINITY;
-    size_t i = 0;
-    for (; i + CV_LANES <= n; i += CV_LANES)
-        for (size_t j = 0; j < CV_LANES; j++)
-            top[j] = x[i + j] > top[j] ? x[i + j] : top[j];
-    for (; i < n; i++)
-        top[0] = x[i] > top[0] ? x[i] : top[0];
-    for (size_t j = 1; j < CV_LANES; j++)
-        top[0] = top[j] > top[0] ? top[j] : top[0];
-    return top[0];
-}
-
-/* The first of the largest. */
-static size_t best_of(size_t n, const float *x)
-{
-    enum { PART = 512 };
-    size_t part = 0;
-    float top = largest(cv_smaller(PART, n), x);
-    for (size_t i = PART; i < n; i += PART) {
-        const float here = largest(cv_smaller(PART, n - i), x + i);
-        if (!(here > top)) continue;
-        top = here;
-        part = i;
-    }
-    const size_t end = cv_smaller(part + PART, n);
-    for (size_t i = part; i < end; i++)
-        if (x[i] == top) return i;
-    return part; /* none of them is a number */
-}
-
-CV_WIDE
-static double sum_of(size_t n, const float *x)
-{
-    double s[CV_LANES] = { 0.0 };
-    size_t i = 0;
-    for (; i + CV_LANES <= n; i += CV_LANES)
-        for (size_t j = 0; j < CV_LANES; j++)
-            s[j] += (double)x[i + j];
-    for (; i < n; i++)
-        s[0] += (double)x[i];
-    return cv_lanes_sum(s);
-}
-
-CV_WIDE
-static void subtract(size_t n, float from_each, float *x)
-{
-    for (size_t i = 0; i < n; i++)
-        x[i] -= from_each;
-}
-
-/* x = x scale - less */
-CV_WIDE
-static void scale_down(size_t n, float scale, float less, float *x)
-{
-    for (size_t i = 0; i < n; i++)
-        x[i] = x[i] * scale - less;
-}
-
-/* ---- Cross-entropy ----------------------------------------------------------------------------- */
 
 /* What a row should have given: (1 - s) ((1 - share) target + share other) + s / V. */
 typedef struct wish {
@@ -86,18 +18,18 @@ typedef struct wish {
 static double one_row(const cv_kernels *kernel, const cv_loss *loss, size_t V, const wish *q,
                       float *logits, size_t *best_at)
 {
-    const size_t best = best_of(V, logits);
+    const size_t best = cv_best_logit(V, logits);
     const float top = logits[best];
-    const double s = loss->smoothing, all = s > 0.0 ? sum_of(V, logits) : 0.0;
+    const double s = loss->smoothing, all = s > 0.0 ? cv_sum_of(V, logits) : 0.0;
     const double at =
         (1.0 - q->share) * (double)logits[q->target] + q->share * (double)logits[q->other];
-    subtract(V, top, logits);
+    cv_below(V, logits, top, logits);
     kernel->exp(V, logits, logits);
 
-    const double sum = sum_of(V, logits), log_sum = log(sum) + (double)top;
+    const double sum = cv_sum_of(V, logits), log_sum = log(sum) + (double)top;
     const double value = log_sum - (1.0 - s) * at - s * all / (double)V;
     const float scale = (float)(loss->weight / sum), even = (float)(loss->weight * s / (double)V);
-    scale_down(V, scale, even, logits);
+    cv_scale_down(V, scale, even, logits);
     logits[q->target] -= (float)(loss->weight * (1.0 - s) * (1.0 - q->share));
     logits[q->other] -= (float)(loss->weight * (1.0 - s) * q->share);
     logits[best] += (float)(loss->weight * loss->l2_wrap) * top;
