@@ -11,6 +11,12 @@ typedef struct heads7 {
     size_t lo, hi, N, A;
 } heads7;
 
+/* to = x, or with `add` to += x. */
+CV_WIDE_PART void give(bool add, float x, float *to)
+{
+    *to = add ? *to + x : x;
+}
+
 /* ---- Keys ------------------------------------------------------------------------------------ */
 
 #define SHORTEST 1e-12f /* a key that is shorter is divided by this */
@@ -42,31 +48,6 @@ static void keys_row(const cv_kernels *kernel, size_t N, const cv_keys7 *p, size
     keys_rest(N, k, p->k_a + c, p->a + at, scale, kk, p->b + at, p->key + at);
 }
 
-/* The rest of a row, from d = dkk + db a, its share along kk, and 1 / |q|; dk_k and dk_a may be
- * NULL. */
-CV_WIDE
-static void keys_rest_back(size_t n, const float *restrict k, const float *restrict k_k,
-                           const float *restrict k_a, const float *restrict a,
-                           const float *restrict kk, const float *restrict db,
-                           const float *restrict dkey, const float *restrict d, float along,
-                           float scale, bool add_k, bool add_a, float *restrict dk,
-                           float *restrict da, float *restrict dk_k, float *restrict dk_a)
-{
-    for (size_t j = 0; j < n; j++) {
-        const float dq = (d[j] - kk[j] * along) * scale;
-        const float sum = dq * k_k[j] + dkey[j] * (1.0f + (a[j] - 1.0f) * k_a[j]);
-        dk[j] = add_k ? dk[j] + sum : sum;
-    }
-    for (size_t j = 0; j < n; j++) {
-        const float sum = db[j] * kk[j] + dkey[j] * k[j] * k_a[j];
-        da[j] = add_a ? da[j] + sum : sum;
-    }
-    for (size_t j = 0; dk_k && j < n; j++)
-        dk_k[j] += (d[j] - kk[j] * along) * scale * k[j];
-    for (size_t j = 0; dk_a && j < n; j++)
-        dk_a[j] += dkey[j] * k[j] * (a[j] - 1.0f);
-}
-
 /* The gradients that keys go back from and to. */
 typedef struct keys_back_work {
     const float *dkk, *db, *dkey;
@@ -74,24 +55,46 @@ typedef struct keys_back_work {
     bool add_k, add_a;
 } keys_back_work;
 
+/* The rest of a row, from d = dkk + db a, its share along kk, and 1 / |q|; its rows are at `at`, those
+ * of weights at c. */
+CV_WIDE
+static void keys_rest_back(size_t n, const cv_keys7 *p, size_t c, size_t at,
+                           const float *restrict d, float along, float scale,
+                           const keys_back_work *w)
+{
+    const float *restrict k = p->k + at, *restrict k_k = p->k_k + c, *restrict k_a = p->k_a + c;
+    const float *restrict a = p->a + at, *restrict kk = p->kk + at;
+    const float *restrict db = w->db + at, *restrict dkey = w->dkey + at;
+    float *restrict dk = w->dk + at, *restrict da = w->da + at;
+    float *restrict dk_k = w->dk_k ? w->dk_k + c : NULL;
+    float *restrict dk_a = w->dk_a ? w->dk_a + c : NULL;
+    for (size_t j = 0; j < n; j++) {
+        const float dq = (d[j] - kk[j] * along) * scale;
+        give(w->add_k, dq * k_k[j] + dkey[j] * (1.0f + (a[j] - 1.0f) * k_a[j]), &dk[j]);
+    }
+    for (size_t j = 0; j < n; j++)
+        give(w->add_a, db[j] * kk[j] + dkey[j] * k[j] * k_a[j], &da[j]);
+    for (size_t j = 0; dk_k && j < n; j++)
+        dk_k[j] += (d[j] - kk[j] * along) * scale * k[j];
+    for (size_t j = 0; dk_a && j < n; j++)
+        dk_a[j] += dkey[j] * k[j] * (a[j] - 1.0f);
+}
+
 /* q = k k_k of length |q|, kk = q / |q|:  dq = (dkk - kk (kk . dkk)) / |q|, where dkk has what b
  * hands on.  own: 2 N floats. */
 static void keys_row_back(const cv_run *run, size_t N, const cv_keys7 *p, const keys_back_work *w,
                           size_t c, size_t at)
 {
-    const float *k = p->k + at, *k_k = p->k_k + c, *k_a = p->k_a + c, *a = p->a + at;
-    const float *kk = p->kk + at, *dkk = w->dkk + at, *db = w->db + at;
+    const float *a = p->a + at, *kk = p->kk + at, *dkk = w->dkk + at, *db = w->db + at;
     float *q = run->tape->own, *d = q + N;
 
-    run->kernel->mul(N, k, k_k, q);
+    run->kernel->mul(N, p->k + at, p->k_k + c, q);
     const float length = sqrtf(run->kernel->dot(N, q, q));
     const float scale = 1.0f / fmaxf(length, SHORTEST);
     for (size_t j = 0; j < N; j++)
         d[j] = dkk[j] + db[j] * a[j];
     const float along = length < SHORTEST ? 0.0f : run->kernel->dot(N, d, kk);
-    keys_rest_back(N, k, k_k, k_a, a, kk, db, w->dkey + at, d, along, scale, w->add_k, w->add_a,
-                   w->dk + at, w->da + at, w->dk_k ? w->dk_k + c : NULL,
-                   w->dk_a ? w->dk_a + c : NULL);
+    keys_rest_back(N, p, c, at, d, along, scale, w);
 }
 
 static void keys_back(const cv_run *run, const void *record)
@@ -171,12 +174,6 @@ typedef struct bonus_back_work {
     bool add_r, add_k, add_v, add_g, add_n;
 } bonus_back_work;
 
-/* to = x, or with `add` to += x. */
-CV_WIDE_PART void give(bool add, float x, float *to)
-{
-    *to = add ? *to + x : x;
-}
-
 /* The rest of a row, from the weight and its gradient; its rows are at `at`, those of weights at
  * c. */
 CV_WIDE
@@ -246,14 +243,23 @@ typedef struct wkv7_record {
     const float *r, *w, *k, *v, *kk, *b, *y;
 } wkv7_record;
 
+/* Where a head's gradient of a value goes, and whether it is set there. */
+static float *head_gradient(const cv_run *run, const wkv7_record *r, const float *value, size_t at,
+                            bool *set)
+{
+    bool add;
+    float *gradient = cv_gradient_into(run, value, run->T * r->heads.A, &add);
+    *set = !add;
+    return gradient + at;
+}
+
 /* One head of one sequence; own begins with the gradient of its state. */
 static void wkv7_head_back(const cv_run *run, const wkv7_record *r, const cv_sequence *seq,
                            size_t h)
 {
     const size_t N = r->heads.N, A = r->heads.A, at = seq->begin * A + h * N;
-    const size_t all = run->T * A, state = r->state_offset + h * N * N;
+    const size_t state = r->state_offset + h * N * N;
     float *dS = run->tape->own;
-    bool add[6];
     memset(dS, 0, N * N * sizeof *dS);
     cv_wkv7_back x = { .T = seq->n,
                        .N = N,
@@ -266,16 +272,14 @@ static void wkv7_head_back(const cv_run *run, const wkv7_record *r, const cv_seq
                        .b = r->b + at,
                        .dy = cv_gradient(run, r->y) + at,
                        .S = seq->start + state,
-                       .dr = cv_gradient_into(run, r->r, all, &add[0]) + at,
-                       .dw = cv_gradient_into(run, r->w, all, &add[1]) + at,
-                       .dk = cv_gradient_into(run, r->k, all, &add[2]) + at,
-                       .dv = cv_gradient_into(run, r->v, all, &add[3]) + at,
-                       .dkk = cv_gradient_into(run, r->kk, all, &add[4]) + at,
-                       .db = cv_gradient_into(run, r->b, all, &add[5]) + at,
                        .dS = dS,
                        .scratch = dS + N * N };
-    x.set_r = !add[0], x.set_w = !add[1], x.set_k = !add[2];
-    x.set_v = !add[3], x.set_kk = !add[4], x.set_b = !add[5];
+    x.dr = head_gradient(run, r, r->r, at, &x.set_r);
+    x.dw = head_gradient(run, r, r->w, at, &x.set_w);
+    x.dk = head_gradient(run, r, r->k, at, &x.set_k);
+    x.dv = head_gradient(run, r, r->v, at, &x.set_v);
+    x.dkk = head_gradient(run, r, r->kk, at, &x.set_kk);
+    x.db = head_gradient(run, r, r->b, at, &x.set_b);
     run->kernel->wkv7_back(&x);
     for (size_t i = 0; seq->start_gradient && i < N * N; i++)
         seq->start_gradient[state + i] += dS[i];
