@@ -320,6 +320,57 @@ static void test_layer_norm(void **state)
                 check_layer_norm(table, &rng, n, middles[m], m % 2 ? 1e-5f : 64e-5f);
 }
 
+/* Back through the norm of a row, set, added, and in the place of dy. */
+static void check_layer_norm_back(const cv_kernels *table, cv_rng *rng, size_t n)
+{
+    float *xh = fence_floats(&in_fence, n), *w = fence_floats(&in2_fence, n);
+    float *dy = fence_floats(&in3_fence, n), *dx = fence_floats(&out_fence, n);
+    float before[MOST];
+    const float scale = 0.37f;
+    fill_normal(rng, xh, n, 0.0f, 1.0f);
+    fill_normal(rng, w, n, 1.0f, 0.5f);
+    fill_normal(rng, dy, n, 0.0f, 2.0f);
+    fill_normal(rng, before, n, 0.0f, 1.0f);
+
+    double mean = 0.0, slope = 0.0, sizes = 0.0, slopes = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        const double h = (double)dy[i] * (double)w[i];
+        mean += h / (double)n;
+        slope += h * (double)xh[i] / (double)n;
+        sizes += fabs(h) / (double)n;
+        slopes += fabs(h * (double)xh[i]) / (double)n;
+    }
+    for (size_t pass = 0; pass < 3; pass++) {
+        const bool add = pass == 1;
+        float *to = pass == 2 ? dy : dx;
+        if (pass < 2) memcpy(dx, before, n * sizeof *dx);
+        double exact[MOST], bound[MOST];
+        for (size_t i = 0; i < n; i++) {
+            const double h = (double)dy[i] * (double)w[i], x = (double)xh[i];
+            const double size = fabs(h) + sizes + fabs(x) * slopes;
+            exact[i] = (h - mean - x * slope) * (double)scale + (add ? (double)before[i] : 0.0);
+            bound[i] = ROUNDING * (size * (double)scale * ((double)n / 4.0 + 8.0) +
+                                   2.0 * fabs((double)before[i]));
+        }
+        table->layer_norm_back(n, xh, scale, w, dy, add, to);
+        for (size_t i = 0; i < n; i++)
+            if (!(fabs((double)to[i] - exact[i]) <= bound[i]))
+                fail_msg("%s: layer_norm_back of %zu, pass %zu: [%zu] is %.9g, expected %.9g",
+                         table_name(table), n, pass, i, (double)to[i], exact[i]);
+    }
+}
+
+static void test_layer_norm_back(void **state)
+{
+    (void)state;
+    cv_rng rng;
+    cv_rng_seed(&rng, 4);
+    const cv_kernels *table;
+    for (size_t t = 0; (table = table_at(t)); t++)
+        for (size_t n = 1; n <= MOST; n++)
+            check_layer_norm_back(table, &rng, n);
+}
+
 /* Equal values have no variance: only the bias is left.  NaN makes everything NaN. */
 static void test_layer_norm_degenerate(void **state)
 {
@@ -460,6 +511,7 @@ int main(void)
         cmocka_unit_test(test_lengths),
         cmocka_unit_test(test_relu2_is_exact),
         cmocka_unit_test(test_layer_norm),
+        cmocka_unit_test(test_layer_norm_back),
         cmocka_unit_test(test_layer_norm_degenerate),
         cmocka_unit_test(test_lerp),
         cmocka_unit_test(test_mul),
