@@ -19,6 +19,7 @@ static fence inputs[INPUTS], gradients[GRADIENTS], fence_S, fence_dS, fence_scra
 typedef struct call {
     size_t T, N, ld;
     float *in[INPUTS], *out[GRADIENTS], *S, *dS, *scratch;
+    bool set[GRADIENTS]; /* not added to: NaN before */
 } call;
 
 /* What the gradients hold before: they are added to. */
@@ -114,11 +115,12 @@ static void check(const cv_kernels *table, const call *c)
         const double off = roundings * (root_mean_square(exact[g], T * N) + 1.0);
         for (size_t at = 0; at < extent(T, N, c->ld); at++) {
             const size_t t = at / c->ld, n = at % c->ld;
-            const float *got = &c->out[g][at], *old = &before[g][at];
-            if (n >= N ? !same_bits(got, old, 1)
-                       : !(fabs((double)*got - (double)*old - exact[g][t * N + n]) <= off))
+            const float *got = &c->out[g][at];
+            const double found = (double)*got - (c->set[g] ? 0.0 : (double)before[g][at]);
+            if (n >= N ? !same_bits(got, &before[g][at], 1)
+                       : !(fabs(found - exact[g][t * N + n]) <= off))
                 fail_msg("%s: T %zu, N %zu: %s[%zu][%zu] is %.9g, expected %.9g within %.2g",
-                         table_name(table), T, N, NAMES[g], t, n, (double)(*got - *old),
+                         table_name(table), T, N, NAMES[g], t, n, found,
                          n < N ? exact[g][t * N + n] : 0.0, off);
         }
     }
@@ -155,6 +157,12 @@ static void run(const cv_kernels *table, const call *c)
                                 .dv = c->out[V],
                                 .dkk = c->out[KK],
                                 .db = c->out[B],
+                                .set_r = c->set[R],
+                                .set_w = c->set[W],
+                                .set_k = c->set[K],
+                                .set_v = c->set[V],
+                                .set_kk = c->set[KK],
+                                .set_b = c->set[B],
                                 .dS = c->dS,
                                 .scratch = c->scratch };
     table->wkv7_back(&back);
@@ -206,6 +214,11 @@ static void check_all(size_t T, size_t N, cv_rng *rng)
     call c;
     const cv_kernels *table;
     make(&c, rng, T, N);
+    for (size_t g = 0; g < GRADIENTS; g++) {
+        c.set[g] = random_below(rng, 2) == 1;
+        for (size_t i = 0; c.set[g] && i < extent(T, N, c.ld); i++)
+            before[g][i] = NAN;
+    }
     exact_back(&c);
     for (size_t i = 0; (table = table_at(i)); i++) {
         run(table, &c);
