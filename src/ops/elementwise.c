@@ -134,16 +134,21 @@ static void mix_back(const cv_run *run, const void *record)
     }
 }
 
+CV_WIDE
+static void mix_row(size_t n, const float *restrict z, const float *restrict d,
+                    const float *restrict mu, const float *restrict m, float *restrict x)
+{
+    for (size_t c = 0; c < n; c++)
+        x[c] = z[c] + d[c] * (mu[c] + m[c]);
+}
+
 void cv_mix_by_token(const cv_run *run, size_t n, const float *z, const float *d, const float *mu,
                      const float *m, float *x)
 {
     mix_record *r = cv_record(run, mix_back, sizeof *r);
     if (r) *r = (mix_record){ n, z, d, mu, m, x };
     for (size_t t = run->lo; t < run->hi; t++)
-        for (size_t c = 0; c < n; c++) {
-            const size_t at = t * n + c;
-            x[at] = z[at] + d[at] * (mu[c] + m[at]);
-        }
+        mix_row(n, z + t * n, d + t * n, mu, m + t * n, x + t * n);
 }
 
 /* ---- Blend ----------------------------------------------------------------------------------- */

@@ -112,14 +112,14 @@ void cv_linear_part(const cv_run *run, const cv_matrix *W, size_t lo, size_t hi,
 
 /* ---- Back ------------------------------------------------------------------------------------ */
 
-/* f'(z) dy for the activations, from what they gave (SILU, GELU: from z), for n numbers in
- * place. */
+/* f'(z) dy for the activations, from what they gave, for n numbers in place; those that need z have
+ * functions of their own. */
 CV_WIDE
-static void turn_back(cv_act act, size_t n, const float *restrict y, const float *restrict z,
-                      float *restrict dy)
+static void turn_back(cv_act act, size_t n, const float *restrict y, float *restrict dy)
 {
     switch (act) {
     case CV_ACT_NONE:
+    case CV_ACT_SILU:
     case CV_ACT_GELU: break;
     case CV_ACT_TANH:
         for (size_t i = 0; i < n; i++)
@@ -133,12 +133,26 @@ static void turn_back(cv_act act, size_t n, const float *restrict y, const float
         for (size_t i = 0; i < n; i++)
             dy[i] *= 2.0f * sqrtf(y[i]);
         break;
-    case CV_ACT_SILU:
-        for (size_t i = 0; i < n; i++) {
-            const float s = 1.0f / (1.0f + expf(-z[i]));
-            dy[i] *= s * (1.0f + z[i] * (1.0f - s));
-        }
-        break;
+    }
+}
+
+/* From z and s = sigma(z). */
+CV_WIDE
+static void silu_rest_back(size_t n, const float *restrict z, const float *restrict s,
+                           float *restrict dy)
+{
+    for (size_t i = 0; i < n; i++)
+        dy[i] *= s[i] * (1.0f + z[i] * (1.0f - s[i]));
+}
+
+static void silu_back(const cv_kernels *kernel, size_t n, const float *z, float *dy)
+{
+    enum { PIECE = 512 };
+    float s[PIECE];
+    for (size_t i = 0; i < n; i += PIECE) {
+        const size_t m = cv_smaller(PIECE, n - i);
+        kernel->sigmoid(m, z + i, s);
+        silu_rest_back(m, z + i, s, dy + i);
     }
 }
 
@@ -177,8 +191,10 @@ static const float *product_gradient(const cv_run *run, const cv_linear *job)
     const float *z = keeps_input(job->act) ? cv_memory_of(run, job->y, n) + at : y;
     if (job->act == CV_ACT_GELU)
         run->kernel->gelu_back(count, z, dy + at);
+    else if (job->act == CV_ACT_SILU)
+        silu_back(run->kernel, count, z, dy + at);
     else
-        turn_back(job->act, count, y, z, dy + at);
+        turn_back(job->act, count, y, dy + at);
     return dy;
 }
 
