@@ -25,16 +25,16 @@ static inline __attribute__((always_inline)) void cv_fetch(const float *x, size_
             __builtin_prefetch((const void *)(there + i * sizeof *x), 0, 3);
 }
 
-/* Asks for n numbers of each of these arrays, some rows of ld further on than where `at` is.  For walks
- * over a part of every row: that the rest is skipped the processor does not foresee. */
-static inline __attribute__((always_inline)) void cv_fetch_ahead(const float *const *arrays,
-                                                                 size_t n_arrays, size_t at,
-                                                                 size_t ld, size_t n)
+/* Asks for n numbers of each of some arrays.  For walks over a part of every row, as one head: that the
+ * rest is skipped the processor does not foresee. */
+static inline __attribute__((always_inline)) void cv_fetch_all(const float *const *arrays,
+                                                               size_t many, size_t at, size_t n)
 {
-    enum { ROWS = 8 };
-    for (size_t i = 0; i < n_arrays; i++)
-        cv_fetch(arrays[i] + at, ROWS * ld, n, false);
+    for (size_t a = 0; a < many; a++)
+        cv_fetch(arrays[a], at, n, false);
 }
+
+#define CV_ROWS_AHEAD ((size_t)8) /* such a walk asks for rows so many further on */
 
 /* Rows that are packed next. */
 typedef struct cv_arriving {

@@ -73,7 +73,7 @@ static void borders7(const cv_wkv7_back *x, window7 *s)
     for (size_t t = 0; t < x->T; t += WINDOW7, S += N * N) {
         const size_t at = t * x->ld;
         for (size_t i = t + WINDOW7; i < cv_smaller(t + 2 * WINDOW7, x->T); i++)
-            fetch_token(from, sizeof from / sizeof *from, i * x->ld, N);
+            cv_fetch_all(from, sizeof from / sizeof *from, i * x->ld, N);
         memcpy(S + N * N, S, N * N * sizeof *S);
         wkv7_walk(false, cv_smaller(WINDOW7, x->T - t), N, x->ld, x->r + at, x->w + at, x->k + at,
                   x->v + at, x->kk + at, x->b + at, s->removed + t * s->keys, s->keys, S + N * N);
@@ -98,7 +98,7 @@ static void gather7(const cv_wkv7_back *x, size_t t, size_t n, window7 *s)
     s->T = n;
     for (size_t i = t; i < t + n; i++, to += OF_TOKEN7 * s->keys) {
         if (t >= WINDOW7)
-            fetch_token(from, sizeof from / sizeof *from, (i - WINDOW7) * x->ld, x->N);
+            cv_fetch_all(from, sizeof from / sizeof *from, (i - WINDOW7) * x->ld, x->N);
         for (size_t a = 0; a < IN_SA; a++)
             copy7(x->N, from[a] + i * x->ld, to + a * s->keys, s->keys);
         copy7(x->N, s->removed + i * s->keys, to + IN_SA * s->keys, s->keys);

@@ -102,16 +102,6 @@ static void simd_wkv5(size_t T, size_t N, ptrdiff_t ld, ptrdiff_t ldw, const flo
     if (i < N) wkv5_rest(i, T, N, ld, ldw, r, w, k, v, u, y, S);
 }
 
-/* Asks for n numbers of a token in each of some arrays: rows of one head lie too far apart for the
- * processor to see them coming. */
-TILE_INLINE void fetch_token(const float *const *arrays, size_t many, size_t at, size_t n)
-{
-    for (size_t a = 0; a < many; a++)
-        cv_fetch(arrays[a], at, n, false);
-}
-
-enum { TOKENS_AHEAD = 8 };
-
 /* Values [i, i + B VF) of one head.  One pass over the keys updates the state, sums y, and sums
  * what the next token will remove (its S kk), so that the state is read once per token.  `reads`: to
  * gets y; else what each token removed.  B and reads are constants where this is inlined. */
@@ -132,9 +122,9 @@ TILE_INLINE void wkv7_block(size_t B, bool reads, size_t T, size_t N, size_t ld,
     for (size_t t = 0; t < T; t++, r += ld, w += ld, k += ld, v += ld, kk += ld, b += ld) {
         const float *next = t + 1 < T ? kk + ld : kk;
         const float *const from[] = { r, w, k, kk, b };
-        if (t + TOKENS_AHEAD < T) {
-            fetch_token(from, sizeof from / sizeof *from, TOKENS_AHEAD * ld, N);
-            fetch_token(&v, 1, TOKENS_AHEAD * ld, B * VF);
+        if (t + CV_ROWS_AHEAD < T) {
+            cv_fetch_all(from, sizeof from / sizeof *from, CV_ROWS_AHEAD * ld, N);
+            cv_fetch_all(&v, 1, CV_ROWS_AHEAD * ld, B * VF);
         }
         vf sum[WKV_BLOCK], value[WKV_BLOCK], coming[WKV_BLOCK];
 #pragma GCC unroll 4

@@ -10,6 +10,7 @@
 #include "base/smaller.h"
 #include "base/wide.h"
 #include "ops/attention.h"
+#include "ops/logit_row.h"
 
 enum { ROWS = 48, LANES = 16 }; /* rows of a block: whole tiles of every kernel */
 
@@ -74,19 +75,9 @@ static float *value_at(const cache *c, size_t i, size_t j)
 CV_WIDE
 static float softmax(const cv_kernels *kernel, size_t n, size_t end, float scale, float *x)
 {
-    float top[LANES], sum[LANES] = { 0 };
-    for (size_t l = 0; l < LANES; l++)
-        top[l] = x[l < n ? l : 0];
-    size_t i = LANES;
-    for (; i + LANES <= n; i += LANES)
-        for (size_t l = 0; l < LANES; l++)
-            top[l] = x[i + l] > top[l] ? x[i + l] : top[l];
-    for (; i < n; i++)
-        top[0] = x[i] > top[0] ? x[i] : top[0];
-    for (size_t l = 1; l < LANES; l++)
-        top[0] = top[l] > top[0] ? top[l] : top[0];
-
-    const float most = top[0];
+    const float most = cv_largest(n, x);
+    float sum[LANES] = { 0 };
+    size_t i;
     for (i = 0; i < end; i += LANES)
         for (size_t l = 0; l < LANES; l++)
             x[i + l] = (x[i + l] - most) * scale;

@@ -11,12 +11,6 @@ typedef struct heads7 {
     size_t lo, hi, N, A;
 } heads7;
 
-/* to = x, or with `add` to += x. */
-CV_WIDE_PART void give(bool add, float x, float *to)
-{
-    *to = add ? *to + x : x;
-}
-
 /* ---- Keys ------------------------------------------------------------------------------------ */
 
 #define SHORTEST 1e-12f /* a key that is shorter is divided by this */
@@ -70,10 +64,10 @@ static void keys_rest_back(size_t n, const cv_keys7 *p, size_t c, size_t at,
     float *restrict dk_a = w->dk_a ? w->dk_a + c : NULL;
     for (size_t j = 0; j < n; j++) {
         const float dq = (d[j] - kk[j] * along) * scale;
-        give(w->add_k, dq * k_k[j] + dkey[j] * (1.0f + (a[j] - 1.0f) * k_a[j]), &dk[j]);
+        cv_give(w->add_k, dq * k_k[j] + dkey[j] * (1.0f + (a[j] - 1.0f) * k_a[j]), &dk[j]);
     }
     for (size_t j = 0; j < n; j++)
-        give(w->add_a, db[j] * kk[j] + dkey[j] * k[j] * k_a[j], &da[j]);
+        cv_give(w->add_a, db[j] * kk[j] + dkey[j] * k[j] * k_a[j], &da[j]);
     for (size_t j = 0; dk_k && j < n; j++)
         dk_k[j] += (d[j] - kk[j] * along) * scale * k[j];
     for (size_t j = 0; dk_a && j < n; j++)
@@ -112,7 +106,8 @@ static void keys_back(const cv_run *run, const void *record)
     const float *const rows[] = { p->k, p->a, p->kk, w.dkk, w.db, w.dkey };
     for (size_t t = 0; t < run->T; t++)
         for (size_t c = h->lo * h->N; c < h->hi * h->N; c += h->N) {
-            cv_fetch_ahead(rows, sizeof rows / sizeof *rows, t * h->A + c, h->A, h->N);
+            cv_fetch_all(rows, sizeof rows / sizeof *rows, t * h->A + c + CV_ROWS_AHEAD * h->A,
+                         h->N);
             keys_row_back(run, h->N, p, &w, c, t * h->A + c);
         }
 }
@@ -125,7 +120,7 @@ void cv_keys7_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A,
     const float *const rows[] = { keys->k, keys->a };
     for (size_t t = 0; t < run->T; t++)
         for (size_t c = lo * N; c < hi * N; c += N) {
-            cv_fetch_ahead(rows, sizeof rows / sizeof *rows, t * A + c, A, N);
+            cv_fetch_all(rows, sizeof rows / sizeof *rows, t * A + c + CV_ROWS_AHEAD * A, N);
             keys_row(run->kernel, N, keys, c, t * A + c);
         }
 }
@@ -186,15 +181,15 @@ static void bonus_rest_back(size_t n, const cv_bonus7 *p, size_t c, size_t at, f
     float *restrict dr = w->dr + at, *restrict dk = w->dk + at, *restrict dv = w->dv + at;
     float *restrict dg = w->dg + at, *restrict dn = w->dn + at;
     for (size_t i = 0; i < n; i++)
-        give(w->add_n, d[i] * g[i], &dn[i]);
+        cv_give(w->add_n, d[i] * g[i], &dn[i]);
     for (size_t i = 0; i < n; i++)
-        give(w->add_g, d[i] * (y[i] + weight * v[i]), &dg[i]);
+        cv_give(w->add_g, d[i] * (y[i] + weight * v[i]), &dg[i]);
     for (size_t i = 0; i < n; i++)
-        give(w->add_v, d[i] * g[i] * weight, &dv[i]);
+        cv_give(w->add_v, d[i] * g[i] * weight, &dv[i]);
     for (size_t i = 0; i < n; i++)
-        give(w->add_r, dweight * k[i] * r_k[i], &dr[i]);
+        cv_give(w->add_r, dweight * k[i] * r_k[i], &dr[i]);
     for (size_t i = 0; i < n; i++)
-        give(w->add_k, dweight * r[i] * r_k[i], &dk[i]);
+        cv_give(w->add_k, dweight * r[i] * r_k[i], &dk[i]);
     float *restrict dr_k = w->dr_k ? w->dr_k + c : NULL;
     for (size_t i = 0; dr_k && i < n; i++)
         dr_k[i] += dweight * r[i] * k[i];
@@ -215,7 +210,7 @@ static void bonus_back(const cv_run *run, const void *record)
     for (size_t t = 0; t < run->T; t++)
         for (size_t c = r->heads.lo * N; c < r->heads.hi * N; c += N) {
             const size_t at = t * A + c;
-            cv_fetch_ahead(rows, sizeof rows / sizeof *rows, at, A, N);
+            cv_fetch_all(rows, sizeof rows / sizeof *rows, at + CV_ROWS_AHEAD * A, N);
             const float weight = dot3(run->kernel, N, p->r + at, p->k + at, p->r_k + c);
             const float dweight = dot3(run->kernel, N, w.d + at, p->g + at, p->v + at);
             bonus_rest_back(N, p, c, at, weight, dweight, &w);
@@ -230,7 +225,7 @@ void cv_bonus7_heads(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A
     const float *const rows[] = { bonus->r, bonus->k, bonus->v, bonus->g, bonus->n };
     for (size_t t = 0; t < run->T; t++)
         for (size_t c = lo * N; c < hi * N; c += N) {
-            cv_fetch_ahead(rows, sizeof rows / sizeof *rows, t * A + c, A, N);
+            cv_fetch_all(rows, sizeof rows / sizeof *rows, t * A + c + CV_ROWS_AHEAD * A, N);
             bonus_row(run->kernel, N, bonus, c, t * A + c);
         }
 }

@@ -51,7 +51,7 @@ static void biased_back(const cv_run *run, const void *record)
     const float *const rows[] = { r->y, inner, dy };
     for (size_t t = 0; t < run->T; t++) {
         const size_t at = t * r->A + r->begin, n = r->end - r->begin;
-        cv_fetch_ahead(rows, sizeof rows / sizeof *rows, at, r->A, n);
+        cv_fetch_all(rows, sizeof rows / sizeof *rows, at + CV_ROWS_AHEAD * r->A, n);
         curve_back(r->f, n, r->y + at, inner + at, dy + at);
         if (db) add_row(n, dy + at, db + r->begin);
     }
@@ -87,7 +87,7 @@ void cv_biased(const cv_run *run, cv_curve f, size_t begin, size_t end, size_t A
     const float *const rows[] = { y };
     for (size_t t = 0; t < run->T; t++) {
         float *row = y + t * A;
-        cv_fetch_ahead(rows, 1, t * A + begin, A, end - begin);
+        cv_fetch_all(rows, 1, t * A + begin + CV_ROWS_AHEAD * A, end - begin);
         add_row(end - begin, bias + begin, row + begin);
         if (r) remember(run->kernel, f, end - begin, row + begin, inner + t * A + begin);
         curve(run->kernel, f, end - begin, row + begin);
@@ -110,7 +110,7 @@ static void mix_row_back(size_t n, const float *restrict dx, const float *restri
     for (size_t c = 0; c < n; c++) {
         dz[c] += dx[c];
         dd[c] += dx[c] * (mu[c] + m[c]);
-        dm[c] = (add_m ? dm[c] : 0.0f) + dx[c] * d[c];
+        cv_give(add_m, dx[c] * d[c], &dm[c]);
     }
     for (size_t c = 0; dmu && c < n; c++)
         dmu[c] += dx[c] * d[c];
@@ -165,11 +165,11 @@ static void blend_row_back(size_t n, const float *restrict d, const float *restr
                            float *restrict dfirst, float *restrict dshare)
 {
     for (size_t c = 0; c < n; c++)
-        dv[c] = (add_v ? dv[c] : 0.0f) + d[c] * (1.0f - share[c]);
+        cv_give(add_v, d[c] * (1.0f - share[c]), &dv[c]);
     for (size_t c = 0; c < n; c++)
-        dfirst[c] = (add_first ? dfirst[c] : 0.0f) + d[c] * share[c];
+        cv_give(add_first, d[c] * share[c], &dfirst[c]);
     for (size_t c = 0; c < n; c++)
-        dshare[c] = (add_share ? dshare[c] : 0.0f) + d[c] * (first[c] - v[c]);
+        cv_give(add_share, d[c] * (first[c] - v[c]), &dshare[c]);
 }
 
 /* out may be v. */
@@ -194,7 +194,8 @@ static void blend_back(const cv_run *run, const void *record)
     const float *const rows[] = { d, r->v, r->first, r->share, dfirst };
     for (size_t t = 0; t < run->T; t++) {
         const size_t at = t * r->A + r->begin;
-        cv_fetch_ahead(rows, sizeof rows / sizeof *rows, at, r->A, r->end - r->begin);
+        cv_fetch_all(rows, sizeof rows / sizeof *rows, at + CV_ROWS_AHEAD * r->A,
+                     r->end - r->begin);
         blend_row_back(r->end - r->begin, d + at, r->v + at, r->first + at, r->share + at, add_v,
                        add_first, add_share, dv + at, dfirst + at, dshare + at);
     }
@@ -208,7 +209,7 @@ void cv_blend(const cv_run *run, size_t begin, size_t end, size_t A, const float
     const float *const rows[] = { v, first, share };
     for (size_t t = 0; t < run->T; t++) {
         const size_t at = t * A + begin;
-        cv_fetch_ahead(rows, sizeof rows / sizeof *rows, at, A, end - begin);
+        cv_fetch_all(rows, sizeof rows / sizeof *rows, at + CV_ROWS_AHEAD * A, end - begin);
         blend_row(end - begin, v + at, first + at, share + at, out + at);
     }
 }

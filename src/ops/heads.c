@@ -333,7 +333,7 @@ static void group_back(const cv_run *run, const void *record)
     for (size_t t = 0; t < run->T; t++)
         for (size_t h = r->lo; h < r->hi; h++) {
             const size_t at = t * A + h * N;
-            cv_fetch_ahead(rows, sizeof rows / sizeof *rows, at, A, N);
+            cv_fetch_all(rows, sizeof rows / sizeof *rows, at + CV_ROWS_AHEAD * A, N);
             run->kernel->layer_norm_back(N, xh + at, scale[t * (A / N) + h], r->norm.w + h * N,
                                          dn + at, add, dy + at);
         }
@@ -349,7 +349,7 @@ void cv_group_norm(const cv_run *run, size_t lo, size_t hi, size_t N, size_t A, 
     for (size_t t = 0; t < run->T; t++)
         for (size_t h = lo; h < hi; h++) {
             const size_t c = h * N, at = t * A + c;
-            cv_fetch_ahead(rows, 1, at, A, N);
+            cv_fetch_all(rows, 1, at + CV_ROWS_AHEAD * A, N);
             const float scale = run->kernel->layer_norm(N, y + at, norm.w + c, norm.b + c, eps,
                                                         xh ? xh + at : NULL, n + at);
             if (xh) xh[run->T * A + t * (A / N) + h] = scale;
@@ -362,6 +362,16 @@ typedef struct gate_record {
     float *out;
 } gate_record;
 
+/* to = a b, or with `add` to += a b. */
+static void give_product(const cv_kernels *kernel, bool add, size_t n, const float *a,
+                         const float *b, float *to)
+{
+    if (add)
+        kernel->mul_add(n, a, b, to);
+    else
+        kernel->mul(n, a, b, to);
+}
+
 static void gate_back(const cv_run *run, const void *record)
 {
     const gate_record *r = record;
@@ -369,14 +379,10 @@ static void gate_back(const cv_run *run, const void *record)
     bool add_y, add_g;
     float *dy = cv_gradient_into(run, r->y, run->T * r->A, &add_y);
     float *dg = cv_gradient_into(run, r->g, run->T * r->A, &add_g);
-    void (*const to_y)(size_t, const float *, const float *, float *) =
-        add_y ? run->kernel->mul_add : run->kernel->mul;
-    void (*const to_g)(size_t, const float *, const float *, float *) =
-        add_g ? run->kernel->mul_add : run->kernel->mul;
     for (size_t t = 0; t < run->T; t++) {
         const size_t at = t * r->A + r->begin, n = r->end - r->begin;
-        to_y(n, d + at, r->g + at, dy + at);
-        to_g(n, d + at, r->y + at, dg + at);
+        give_product(run->kernel, add_y, n, d + at, r->g + at, dy + at);
+        give_product(run->kernel, add_g, n, d + at, r->y + at, dg + at);
     }
 }
 

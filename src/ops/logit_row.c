@@ -7,7 +7,7 @@
 #include "base/wide.h"
 
 CV_WIDE
-static float largest(size_t n, const float *x)
+float cv_largest(size_t n, const float *x)
 {
     float top[CV_LANES];
     for (size_t j = 0; j < CV_LANES; j++)
@@ -27,9 +27,9 @@ size_t cv_best_logit(size_t n, const float *x)
 {
     enum { PART = 512 };
     size_t part = 0;
-    float top = largest(cv_smaller(PART, n), x);
+    float top = cv_largest(cv_smaller(PART, n), x);
     for (size_t i = PART; i < n; i += PART) {
-        const float here = largest(cv_smaller(PART, n - i), x + i);
+        const float here = cv_largest(cv_smaller(PART, n - i), x + i);
         if (!(here > top)) continue;
         top = here;
         part = i;

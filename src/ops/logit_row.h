@@ -5,6 +5,9 @@
 
 #include <stddef.h>
 
+/* The largest of n; -infinity where none of them is a number. */
+float cv_largest(size_t n, const float *x);
+
 /* The first of the largest of n; where none of them is a number, any. */
 size_t cv_best_logit(size_t n, const float *x);
 

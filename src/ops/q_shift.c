@@ -156,9 +156,9 @@ static void mix_row_back(size_t C, const float *restrict g, const float *restric
                          bool add_shifted, float *restrict dz, float *restrict dshifted)
 {
     for (size_t c = 0; c < C; c++)
-        dz[c] = (add_z ? dz[c] : 0.0f) + g[c] * (1.0f - mu[c]);
+        cv_give(add_z, g[c] * (1.0f - mu[c]), &dz[c]);
     for (size_t c = 0; c < C; c++)
-        dshifted[c] = (add_shifted ? dshifted[c] : 0.0f) + g[c] * mu[c];
+        cv_give(add_shifted, g[c] * mu[c], &dshifted[c]);
 }
 
 CV_WIDE

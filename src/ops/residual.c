@@ -38,30 +38,25 @@ static float share_of(const cv_run *run, const float *keep, size_t t, size_t *pi
     return keep[*picture];
 }
 
-/* One row: to = share gamma from. */
+/* One row, share gamma from, set or added. */
 CV_WIDE
-static void set_scaled(size_t C, const float *restrict gamma, float share,
-                       const float *restrict from, float *restrict to)
+static void give_scaled(size_t C, const float *restrict gamma, float share, bool add,
+                        const float *restrict from, float *restrict to)
 {
     for (size_t c = 0; gamma && c < C; c++)
-        to[c] = share * gamma[c] * from[c];
+        cv_give(add, share * gamma[c] * from[c], &to[c]);
     for (size_t c = 0; !gamma && c < C; c++)
-        to[c] = share * from[c];
+        cv_give(add, share * from[c], &to[c]);
 }
 
-/* One row: to += share gamma from. */
-static void add_scaled(const cv_run *run, size_t C, const float *gamma, float share,
-                       const float *from, float *to)
+static void scale_row(const cv_run *run, size_t C, const float *gamma, float share, bool add,
+                      const float *from, float *to)
 {
-    if (share == 0.0f) return;
-    if (gamma && share == 1.0f) {
+    if (add && share == 0.0f) return;
+    if (add && gamma && share == 1.0f)
         run->kernel->mul_add(C, gamma, from, to);
-        return;
-    }
-    for (size_t c = 0; gamma && c < C; c++)
-        to[c] += share * gamma[c] * from[c];
-    for (size_t c = 0; !gamma && c < C; c++)
-        to[c] += share * from[c];
+    else
+        give_scaled(C, gamma, share, add, from, to);
 }
 
 /* dgamma += share dx y of a row. */
@@ -86,10 +81,7 @@ static void scale_back(const cv_run *run, const void *record)
     size_t picture = 0, lo, hi;
     for (size_t t = run->lo; t < run->hi; t++) {
         const float share = share_of(run, r->keep, t, &picture);
-        if (add)
-            add_scaled(run, C, r->gamma, share, dx + t * C, dy + t * C);
-        else
-            set_scaled(C, r->gamma, share, dx + t * C, dy + t * C);
+        scale_row(run, C, r->gamma, share, add, dx + t * C, dy + t * C);
     }
     picture = 0;
     cv_own_columns(run, C, &lo, &hi);
@@ -107,7 +99,7 @@ void cv_scale_add(const cv_run *run, size_t C, const float *gamma, const float *
     if (r) *r = (scale_record){ C, gamma, keep, y, x };
     size_t picture = 0;
     for (size_t t = run->lo; t < run->hi; t++)
-        add_scaled(run, C, gamma, share_of(run, keep, t, &picture), y + t * C, x + t * C);
+        scale_row(run, C, gamma, share_of(run, keep, t, &picture), true, y + t * C, x + t * C);
 }
 
 /* ---- As they are ----------------------------------------------------------------------------- */

@@ -20,7 +20,7 @@ void cv_norm_sums(size_t T, size_t n, size_t ld, const float *restrict dy, const
 {
     const float *const rows[] = { dy, xh };
     for (size_t t = 0; t < T; t++) {
-        cv_fetch_ahead(rows, 2, t * ld, ld, n);
+        cv_fetch_all(rows, 2, t * ld + CV_ROWS_AHEAD * ld, n);
         for (size_t c = 0; c < n; c++) {
             dw[c] += dy[t * ld + c] * xh[t * ld + c];
             db[c] += dy[t * ld + c];
@@ -74,10 +74,7 @@ static const float *previous(walk *w, size_t t, size_t n, const float *z, size_t
     return t == s->begin ? s->state + state_offset : z + (t - 1) * n;
 }
 
-enum {
-    MIXES = 6,       /* of one shift */
-    TOKENS_AHEAD = 4 /* whose gradients are asked for */
-};
+enum { MIXES = 6 }; /* of one shift */
 
 typedef struct shift_record {
     size_t n, state_offset;
@@ -94,12 +91,8 @@ static void shift_row_back(size_t n, const float *restrict g, const float *restr
                            const float *restrict prev, bool add, float *restrict dz,
                            float *restrict dmu)
 {
-    if (add)
-        for (size_t c = 0; c < n; c++)
-            dz[c] += g[c] * (1.0f - mu[c]) + next[c] * mu[c];
-    else
-        for (size_t c = 0; c < n; c++)
-            dz[c] = g[c] * (1.0f - mu[c]) + next[c] * mu[c];
+    for (size_t c = 0; c < n; c++)
+        cv_give(add, g[c] * (1.0f - mu[c]) + next[c] * mu[c], &dz[c]);
     for (size_t c = 0; dmu && c < n; c++)
         dmu[c] += g[c] * (prev[c] - z[c]);
 }
@@ -110,7 +103,7 @@ static void difference_row_back(size_t n, const float *restrict g, const float *
                                 bool add, float *restrict dz)
 {
     for (size_t c = 0; c < n; c++)
-        dz[c] = (add ? dz[c] : 0.0f) + (next[c] - g[c]);
+        cv_give(add, next[c] - g[c], &dz[c]);
 }
 
 /* What there is of a sequence's shift, in this member's channels [lo, hi). */
@@ -129,9 +122,9 @@ static void shift_token_back(const shift_back_work *w, const cv_sequence *seq, s
     const shift_record *r = w->r;
     const size_t at = t * r->n + w->lo, n = w->hi - w->lo;
     const float *prev = t == seq->begin ? seq->start + r->state_offset + w->lo : r->z + at - r->n;
+    cv_fetch_all(w->g, r->n_mixes, at + CV_ROWS_AHEAD * r->n, n);
     for (size_t i = r->n_mixes; i-- > 0;) {
         const float *g = w->g[i] + at, *mu = r->mixes[i].mu;
-        cv_fetch(g, TOKENS_AHEAD * r->n, n, false);
         const float *next = t + 1 < seq->begin + seq->n ? g + r->n : w->none;
         const bool add = w->add || i + 1 < r->n_mixes;
         if (mu)

@@ -19,6 +19,7 @@
 
 #include <stdatomic.h>
 
+#include "base/wide.h"
 #include "ops/run.h"
 
 typedef void (*cv_backward_fn)(const cv_run *run, const void *record);
@@ -72,6 +73,12 @@ float *cv_gradient(const cv_run *run, const float *value);
 /* The same for an op that gives the gradient of all n floats of a buffer, if every member its part:
  * with *add it adds to what is there, else nothing is and it sets them. */
 float *cv_gradient_into(const cv_run *run, const float *value, size_t n, bool *add);
+
+/* Then, for each number: to = x, or with `add` to += x. */
+CV_WIDE_PART void cv_give(bool add, float x, float *to)
+{
+    *to = add ? *to + x : x;
+}
 
 /* Notes that a buffer was taken, at so many floats. */
 void cv_place(cv_tape *tape, size_t at);
